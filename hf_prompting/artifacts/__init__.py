@@ -1,0 +1,7 @@
+"""Step 8 of the data flow: a folder that is written whole or not at all, and its model card."""
+
+from hf_prompting.artifacts.folder import atomic_folder, refuse_existing
+from hf_prompting.artifacts.model_card import CardContents, model_card, write_card
+from hf_prompting.artifacts.versions import installed_versions
+
+__all__ = ["CardContents", "atomic_folder", "installed_versions", "model_card", "refuse_existing", "write_card"]

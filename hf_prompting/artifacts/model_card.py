@@ -1,0 +1,201 @@
+"""The README.md of a saved folder: what was tuned, on what, how good it is, and how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_prompting.artifacts.escaping import fenced, inline
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardContents:
+    """Everything that a model card says.
+
+    Attributes:
+        name: of the model.
+        description: a paragraph, or empty.
+        base_model: Hub id of the base.
+        base_revision: its commit, where known.
+        template: the template's source.
+        fields: the columns that it names.
+        label_words: label -> its words, in class order.
+        num_trained: number of trained values.
+        results: rows of the result table: name of the row -> metric -> value.
+        spread: metric -> (mean, standard deviation) over the seeds, if there were several.
+        tuned: metrics of the saved model on the test rows.
+        num_test_rows: how many.
+        dataset: what to call the data.
+        dataset_id: its `datasets` id, where it is one.
+        credit: where the data comes from and under which licence.
+        language: language codes.
+        license: licence code of the saved folder, if given.
+        picture: file name of the picture, or ``None``.
+        recipe: the effective recipe as plain values, without private paths.
+        versions: package -> version.
+    """
+
+    name: str
+    description: str = ""
+    base_model: str
+    base_revision: str | None = None
+    template: str
+    fields: Sequence[str]
+    label_words: Mapping[str, Sequence[str]]
+    num_trained: int
+    results: Mapping[str, Mapping[str, float]]
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    tuned: Mapping[str, float]
+    num_test_rows: int
+    dataset: str
+    dataset_id: str | None = None
+    credit: str = ""
+    language: Sequence[str] = ()
+    license: str | None = None
+    picture: str | None = None
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+def model_card(contents: CardContents) -> str:
+    """Write the card as Markdown with a YAML header that the Hub understands.
+
+    Every foreign string is escaped: the header by ``yaml.safe_dump``, the body for Markdown and HTML.
+
+    Example:
+        >>> model_card(contents).splitlines()[0]  # doctest: +SKIP
+        '---'
+    """
+    sections = [
+        _header(contents),
+        f"# {inline(contents.name)}",
+        inline(contents.description),
+        _what_it_is(contents),
+        "## Results",
+        _results(contents),
+        f"![Learning curve and confusion matrix]({contents.picture})" if contents.picture else "",
+        "## Use",
+        _use(contents),
+        "## Prompt",
+        fenced(contents.template),
+        _label_table(contents),
+        "## Data",
+        _data(contents),
+        "## Recipe and versions",
+        fenced(_recipe_yaml(contents.recipe), "yaml"),
+        ", ".join(f"{inline(name)} {inline(version)}" for name, version in contents.versions.items()),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def write_card(folder: Path, contents: CardContents) -> None:
+    """Write ``README.md`` into a folder."""
+    (folder / "README.md").write_text(model_card(contents), encoding="utf-8")
+
+
+class _RecipeDumper(yaml.SafeDumper):
+    """Writes a text with line breaks on one line in double quotes, as recipes do."""
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_RecipeDumper.add_representer(str, _text_node)
+
+
+def _recipe_yaml(values: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(dict(values), Dumper=_RecipeDumper, allow_unicode=True, sort_keys=False, width=110)
+    return text.rstrip()
+
+
+def _header(contents: CardContents) -> str:
+    header: dict[str, Any] = {
+        "library_name": "hf_prompting",
+        "pipeline_tag": "text-classification",
+        "base_model": contents.base_model,
+        "tags": ["hf_prompting", "soft-prompt", "prompt-tuning"],
+    }
+    if contents.language:
+        header["language"] = list(contents.language)
+    if contents.license:
+        header["license"] = contents.license
+    if contents.dataset_id:
+        header["datasets"] = [contents.dataset_id]
+    header["metrics"] = list(contents.tuned)
+    header["model-index"] = [
+        {
+            "name": contents.name,
+            "results": [
+                {
+                    "task": {"type": "text-classification"},
+                    "dataset": {"name": contents.dataset, "type": contents.dataset_id or contents.dataset},
+                    "metrics": [
+                        {"type": name, "value": round(float(value), 4)} for name, value in contents.tuned.items()
+                    ],
+                }
+            ],
+        }
+    ]
+    return f"---\n{yaml.safe_dump(header, allow_unicode=True, sort_keys=False)}---"
+
+
+def _what_it_is(contents: CardContents) -> str:
+    revision = f" (revision {inline(contents.base_revision)})" if contents.base_revision else ""
+    return (
+        f"A prompt for **{inline(contents.base_model)}**{revision}, tuned with hf\\_prompting. The base model is "
+        f"unchanged and not in this folder; {contents.num_trained:,} values were trained."
+    )
+
+
+def _results(contents: CardContents) -> str:
+    names = list(contents.tuned)
+    rows = [
+        f"| {inline(row)} | {' | '.join(_number(values.get(name)) for name in names)} |"
+        for row, values in contents.results.items()
+    ]
+    if contents.spread:
+        cells = [f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in (contents.spread[name] for name in names)]
+        rows.append(f"| mean ± standard deviation | {' | '.join(cells)} |")
+    head = [f"| | {' | '.join(inline(name) for name in names)} |", f"|---|{'---|' * len(names)}"]
+    return "\n".join([f"On {contents.num_test_rows:,} test rows:", "", *head, *rows])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _use(contents: CardContents) -> str:
+    single = 'print(classify("…"))'
+    pair = 'print(classify({"text": "…", "text_pair": "…"}))'
+    code = (
+        "import hf_prompting  # registers the classifier with transformers\n"
+        "from transformers import pipeline\n\n"
+        'classify = pipeline("text-classification", model="PATH_OR_ID_OF_THIS_FOLDER")\n'
+        f"{single if len(contents.fields) == 1 else pair}"
+    )
+    command = "hf-prompting predict PATH_OF_THIS_FOLDER --file rows.jsonl"
+    by_command = f"Rows of a file with the {_columns(contents.fields)}:\n\n{fenced(command, 'bash')}"
+    return f"{fenced(code, 'python')}\n\n{by_command}" if len(contents.fields) <= 2 else by_command
+
+
+def _columns(fields: Sequence[str]) -> str:
+    names = ", ".join(f"“{inline(name)}”" for name in fields)
+    return f"column {names}" if len(fields) == 1 else f"columns {names}"
+
+
+def _label_table(contents: CardContents) -> str:
+    rows = [
+        f"| {number} | {inline(label)} | {', '.join(inline(word) for word in words)} |"
+        for number, (label, words) in enumerate(contents.label_words.items())
+    ]
+    return "\n".join(["| number | label | label words |", "|---|---|---|", *rows])
+
+
+def _data(contents: CardContents) -> str:
+    credit = f" {inline(contents.credit)}" if contents.credit else ""
+    return f"Tuned and tested on {inline(contents.dataset)}.{credit}"

@@ -1,0 +1,24 @@
+"""The versions that made a saved folder, so that its numbers can be reproduced."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+RECORDED_PACKAGES = ("hf_prompting", "torch", "transformers", "tokenizers", "peft", "datasets", "accelerate")
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the version of Python and of each package that can change a result.
+
+    Example:
+        >>> installed_versions()["transformers"]  # doctest: +SKIP
+        '5.23.0'
+    """
+    versions = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+            versions[package] = "unknown"
+    return versions

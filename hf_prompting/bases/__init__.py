@@ -1,0 +1,24 @@
+"""Base models: where they come from, how they are loaded, and how one is told from another."""
+
+from hf_prompting.bases.fingerprint import BaseFingerprint, compare_bases, fingerprint_base
+from hf_prompting.bases.load import load_base_model, load_base_tokenizer
+from hf_prompting.bases.locate import LocatedBase, locate_base
+from hf_prompting.bases.packaged import PACKAGED_BASES
+from hf_prompting.bases.source import BaseModelSource, GgufFile, PackageFile
+from hf_prompting.bases.tasks import BASE_TASKS, base_task_of
+
+__all__ = [
+    "BASE_TASKS",
+    "PACKAGED_BASES",
+    "BaseFingerprint",
+    "BaseModelSource",
+    "GgufFile",
+    "LocatedBase",
+    "PackageFile",
+    "base_task_of",
+    "compare_bases",
+    "fingerprint_base",
+    "load_base_model",
+    "load_base_tokenizer",
+    "locate_base",
+]

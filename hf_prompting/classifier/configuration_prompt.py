@@ -1,0 +1,75 @@
+"""Configuration of a prompt classifier: plain data, enough to rebuild it over its base model without a tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from hf_prompting.errors import ArtifactError
+
+FORMAT_VERSION = 1
+
+
+@strict
+class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
+    """What ``config.json`` of a tuned prompt holds. Made by ``PromptForSequenceClassification.from_base``.
+
+    Args:
+        format_version: version of this layout; a newer one is refused.
+        base_model_name_or_path: identity of the base model, a Hub id or a folder.
+        base_model_revision: commit or tag of the base on the Hub.
+        base_model_fingerprint: which exact weights the prompt was tuned on (``bases/fingerprint.py``).
+        base_task: "causal", "masked" or "seq2seq".
+        hidden_size: embedding width H of the base.
+        vocab_size: rows V of the base's embedding.
+        template: source of the template, for readers and for ``hf-prompting show``.
+        label_words: label -> label words, for readers.
+        label_word_ids: [class][word][piece] token ids; the order of the classes is that of ``id2label``.
+        aggregation: how word scores become a class score, see ``Verbalizer``.
+        soft_prompt: fields of the ``SoftPromptConfig`` that matter after training.
+        pad_token_id: id that fills batches.
+        mask_token_id: id of the mask tokens in the input (masked models).
+        num_masks: how many of them each row holds.
+        decoder_prefix_ids: what the decoder reads before the answer (encoder-decoders).
+        class_weights: weight of each class in the loss; None for 1.
+        label_smoothing: share of the target spread over all classes, 0 <= x < 1.
+        trainable_base: whether the base's own weights are trained and saved too.
+
+    Example:
+        >>> PromptClassifierConfig().model_type
+        'prompt_classifier'
+    """
+
+    model_type = "prompt_classifier"
+
+    format_version: int = FORMAT_VERSION
+    base_model_name_or_path: str | None = None
+    base_model_revision: str | None = None
+    base_model_fingerprint: dict[str, str] | None = None
+    base_task: str = "causal"
+    hidden_size: int | None = None
+    vocab_size: int | None = None
+    template: str | None = None
+    label_words: dict[str, list[str]] | None = None
+    label_word_ids: list[list[list[int]]] | None = None
+    aggregation: str = "mean"
+    soft_prompt: dict[str, Any] | None = None
+    pad_token_id: int = 0
+    mask_token_id: int | None = None
+    num_masks: int = 0
+    decoder_prefix_ids: list[int] | None = None
+    class_weights: list[float] | None = None
+    label_smoothing: float = 0.0
+    trainable_base: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.format_version > FORMAT_VERSION:
+            raise ArtifactError(
+                f"this folder has format version {self.format_version}, but this hf_prompting reads up to "
+                f"{FORMAT_VERSION}; update it: pip install --upgrade hf_prompting"
+            )
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ArtifactError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")

@@ -1,0 +1,315 @@
+"""A tuned prompt over a base model, as an ordinary sequence classifier of transformers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import cached_file, logging
+
+from hf_prompting.bases import BaseFingerprint, BaseModelSource, compare_bases, fingerprint_base, load_base_model
+from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
+from hf_prompting.classifier.assembly import assemble
+from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
+from hf_prompting.errors import ArtifactError, BaseModelMismatchError, SoftPromptError, TemplateLengthError
+from hf_prompting.soft_prompts.layer import (
+    SoftTokenEmbedding,
+    SoftTokenTable,
+    unwrap_input_embeddings,
+    wrap_input_embeddings,
+)
+from hf_prompting.verbalizers.scoring import AGGREGATIONS, pad_words
+
+logger = logging.get_logger(__name__)
+
+_ACTIVE = "default"
+_WEIGHTS_NAME = "model.safetensors"
+# Arguments that say where this folder's own files are; every other one goes to the base model.
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+_SHARED_HUB_ARGUMENTS = ("cache_dir", "local_files_only", "token")
+
+
+class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+    """Template, soft prompt and verbalizer over a frozen base model.
+
+    Make one with ``from_base``, load one with ``from_pretrained``, ``AutoModelForSequenceClassification`` or
+    ``pipeline("text-classification")``. ``save_pretrained`` writes only what was trained: some kilobytes.
+
+    Args:
+        config: see ``PromptClassifierConfig``.
+        base: the base model, with its language-model head. Its input embeddings are wrapped in place;
+            ``release_base`` undoes that.
+        soft_prompt: the table of soft tokens; None for a template without soft tokens.
+
+    Raises:
+        SoftPromptError: if the base already carries a soft prompt, or the table does not fit it.
+    """
+
+    config_class = PromptClassifierConfig
+    base_model_prefix = "base"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: PromptClassifierConfig, base: Any, soft_prompt: SoftTokenTable | None = None) -> None:
+        super().__init__(config)
+        if any(isinstance(module, SoftTokenEmbedding) for module in base.modules()):
+            raise SoftPromptError(
+                "this base model already carries a soft prompt; call release_base() on the classifier that holds it"
+            )
+        width = base.get_input_embeddings().weight.shape[1]
+        if soft_prompt is not None and soft_prompt.rows.shape[1] != width:
+            raise SoftPromptError(f"soft prompt of width {soft_prompt.rows.shape[1]} over a base of width {width}")
+        self.base = base
+        base.requires_grad_(config.trainable_base)
+        base_keys = [f"base.{name}" for name in base.state_dict()]
+        self.soft_prompt = soft_prompt
+        if soft_prompt is not None:
+            wrap_input_embeddings(base, nn.ModuleDict({_ACTIVE: soft_prompt}))
+            base_keys = [f"base.{name}" for name in base.state_dict()]
+        self.word_counts = tuple(len(words) for words in config.label_word_ids or ())
+        weights_CW = torch.zeros(len(self.word_counts), max(self.word_counts))
+        self.word_weights = nn.Parameter(weights_CW) if config.aggregation == "weighted" else None
+        self.scorer = WordScorer(base, _answer_slot(config))
+        self.max_tokens = _max_tokens(base.config)
+        self.post_init()
+        if not config.trainable_base:
+            self._keys_to_ignore_on_save = set(base_keys)
+
+    def init_weights(self) -> None:
+        """Do nothing: every weight has its value when the model is built."""
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> SequenceClassifierOutput:
+        """Score the classes.
+
+        Args:
+            input_ids: (B, T) ids made by this classifier's tokenizer, padded on either side.
+            attention_mask: (B, T), 0 for padding.
+            labels: (B,) class numbers; -100 is left out of the loss.
+            **kwargs: ``num_items_in_batch`` divides the summed loss (gradient accumulation); others are ignored.
+        Returns:
+            ``logits`` (B, C), whose softmax is the class probabilities, and ``loss`` where labels are given.
+        Raises:
+            TemplateLengthError: if the prompts are longer than the base model can read.
+            InputTextError: if a row lacks the answer slot of a masked model.
+        """
+        longest = input_ids.shape[1] + (self.scorer.max_extra_tokens if self.config.base_task == "causal" else 0)
+        if longest > self.max_tokens:
+            raise TemplateLengthError(
+                f"prompts of {longest} tokens are longer than the {int(self.max_tokens)} that the base model reads; "
+                "tokenise with truncation=True and a smaller max_length"
+            )
+        keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        word_scores_BN = SCORERS[self.config.base_task](self.scorer, input_ids, keep)
+        scores_BCW, is_word_CW = pad_words(word_scores_BN, self.word_counts)
+        logits = AGGREGATIONS[self.config.aggregation](scores_BCW, is_word_CW, self.word_weights)
+        loss = None if labels is None else self._loss(logits, labels, kwargs.get("num_items_in_batch"))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Sum of the rows' weighted cross-entropies over the number of rows, so that accumulation adds up exactly."""
+        weights = self.config.class_weights
+        weights = None if weights is None else torch.tensor(weights, device=logits.device)
+        smoothing = self.config.label_smoothing
+        total = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
+        num_rows = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / (num_rows.to(total.device) if isinstance(num_rows, Tensor) else num_rows)
+
+    def release_base(self) -> Any:
+        """Return the base model with its embeddings unwrapped; this classifier can no longer be used."""
+        unwrap_input_embeddings(self.base)
+        return self.base
+
+    def drop_reparameterization(self) -> None:
+        """Keep only the plain soft-token rows, so that ``save_pretrained`` writes nothing else."""
+        if self.soft_prompt is not None:
+            self.soft_prompt.drop_reparameterization()
+            self.config.soft_prompt = {**self.config.soft_prompt, "reparameterization": None}
+
+    @classmethod
+    def from_base(
+        cls, base: str | Path | BaseModelSource | PreTrainedModel, **kwargs: Any
+    ) -> tuple[PromptForSequenceClassification, Any]:
+        """Lay a template, a verbalizer and a soft prompt over a base model, ready for ``Trainer``.
+
+        Args:
+            base: Hub id, folder, ``BaseModelSource``, or a loaded model with its language-model head (wrapped in
+                place).
+            template: ``PromptTemplate`` or its source.
+            verbalizer: ``Verbalizer``, the labels and label words.
+            soft_prompt: ``SoftPromptConfig``, how the template's soft tokens start and are trained.
+            tokenizer: the base's tokenizer; needed where ``base`` is a loaded model without a name.
+            task: "causal", "masked" or "seq2seq"; found from the base where None.
+            class_weights: weight of each class in the loss, in the verbalizer's order.
+            label_smoothing: share of the target spread over all classes.
+            trainable_base: train and save the base's own weights too.
+            **kwargs: for the base model's ``from_pretrained`` (``dtype``, ``device_map``, ``revision``, ...).
+        Returns:
+            (classifier, tokenizer with the template in it).
+        Raises:
+            TemplateError, LabelWordError, SoftPromptError, BaseModelError: if the parts do not fit each other.
+        Example:
+            >>> model, tokenizer = PromptForSequenceClassification.from_base(  # doctest: +SKIP
+            ...     "HuggingFaceTB/SmolLM2-135M-Instruct",
+            ...     template="{soft:20}Review: {text}\\nThe movie was{mask}",
+            ...     verbalizer=Verbalizer({"negative": "terrible", "positive": "great"}),
+            ... )
+        """
+        parts = assemble(base, **kwargs)
+        return cls(parts.config, parts.base, parts.soft_prompt), parts.tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: PromptClassifierConfig | None = None,
+        base_model: str | Path | BaseModelSource | PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a tuned prompt and the base model it was tuned on.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id of the tuned prompt.
+            config: configuration already at hand (Auto classes pass it).
+            base_model: the base to use instead of the recorded one: an id, a folder, or a loaded model (which is
+                wrapped in place).
+            **kwargs: ``cache_dir``, ``token``, ``local_files_only``, ``revision``, ``subfolder``, ``force_download``
+                for this folder; ``output_loading_info``; anything else (``dtype``, ``device_map``,
+                ``quantization_config``, ``attn_implementation``, ...) for the base model's ``from_pretrained``.
+        Returns:
+            The classifier in evaluation mode; with ``output_loading_info=True`` a tuple with an (empty) report.
+        Raises:
+            ArtifactError: if the folder is unreadable, incomplete or of a newer version.
+            BaseModelMismatchError: if the base found is another model; a near copy (4-bit weights) only warns.
+            BaseModelError: if no base is found.
+        Example:
+            >>> PromptForSequenceClassification.from_pretrained("out", dtype="bfloat16")  # doctest: +SKIP
+        """
+        hub = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
+        wants_info = kwargs.pop("output_loading_info", False)
+        for name in (
+            "_from_auto",
+            "_commit_hash",
+            "adapter_kwargs",
+            "use_safetensors",
+            "weights_only",
+            "code_revision",
+        ):
+            kwargs.pop(name, None)
+        folder = str(pretrained_model_name_or_path)
+        if config is None:
+            config = cls.config_class.from_pretrained(folder, **hub)
+        state = _read_state(folder, hub)
+        if base_model is None:
+            base_model = BaseModelSource(config.base_model_name_or_path or "", revision=config.base_model_revision)
+        if not isinstance(base_model, PreTrainedModel):
+            shared = {name: hub[name] for name in _SHARED_HUB_ARGUMENTS if name in hub}
+            source = str(base_model) if isinstance(base_model, Path) else base_model
+            base_model = load_base_model(source, task=config.base_task, **shared, **kwargs)
+        _check_base(config, base_model)
+        model = cls(config, base_model, _empty_table(config, state, base_model))
+        _load_state(model, state, folder)
+        model.name_or_path = folder
+        model.eval()
+        info: dict[str, Any] = {
+            "missing_keys": set(),
+            "unexpected_keys": set(),
+            "mismatched_keys": set(),
+            "error_msgs": [],
+        }
+        return (model, info) if wants_info else model
+
+
+def _answer_slot(config: PromptClassifierConfig) -> AnswerSlot:
+    return AnswerSlot(
+        words=tuple(tuple(pieces) for words in config.label_word_ids or () for pieces in words),
+        pad_id=config.pad_token_id,
+        mask_id=config.mask_token_id,
+        num_masks=config.num_masks,
+        decoder_prefix=tuple(config.decoder_prefix_ids or ()),
+    )
+
+
+def _max_tokens(base_config: Any) -> float:
+    """Return how many tokens the base can read; infinity for relative positions (T5)."""
+    limit = getattr(base_config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:
+        return math.inf
+    reserved = base_config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+    return float(limit - (base_config.pad_token_id + 1 if reserved else 0))
+
+
+def _check_base(config: PromptClassifierConfig, base: Any) -> None:
+    rows, width = base.get_input_embeddings().weight.shape
+    if (rows, width) != (config.vocab_size, config.hidden_size):
+        raise BaseModelMismatchError(
+            f"the prompt was tuned on a base with {config.vocab_size} x {config.hidden_size} embeddings "
+            f"({config.base_model_name_or_path}), but {base.name_or_path!r} has {rows} x {width}; "
+            "load the right one with base_model=..."
+        )
+    if config.base_model_fingerprint is None:
+        return
+    verdict = compare_bases(BaseFingerprint.from_dict(config.base_model_fingerprint), fingerprint_base(base))
+    if verdict == "other":
+        raise BaseModelMismatchError(
+            f"{base.name_or_path!r} is not the model that this prompt was tuned on "
+            f"({config.base_model_name_or_path}); load the right one with base_model=..."
+        )
+    if verdict == "variant":
+        logger.warning(
+            f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path} that this "
+            "prompt was tuned on (another precision or quantisation?): expect slightly different scores"
+        )
+
+
+def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
+    try:
+        path = cached_file(folder, _WEIGHTS_NAME, **hub)
+        return dict(load_file(path))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ArtifactError(
+            f"cannot read {_WEIGHTS_NAME} of {folder!r}: {error}. The file is missing, truncated or damaged; "
+            "save or download the classifier again"
+        ) from error
+
+
+def _empty_table(config: PromptClassifierConfig, state: dict[str, Tensor], base: Any) -> SoftTokenTable | None:
+    """Make the table that the state is read into; re-parameterised if the file holds that network."""
+    settings = config.soft_prompt
+    if not settings:
+        return None
+    weight = base.get_input_embeddings().weight
+    has_network = any(name.startswith("soft_prompt.encoder.") for name in state)
+    return SoftTokenTable(
+        torch.zeros(len(settings["token_ids"]), weight.shape[1], device=weight.device),
+        settings["token_ids"],
+        reparameterization=settings.get("reparameterization") if has_network else None,
+        hidden_size=settings.get("reparameterization_hidden_size"),
+    )
+
+
+def _load_state(model: PromptForSequenceClassification, state: dict[str, Tensor], folder: str) -> None:
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ArtifactError(f"{_WEIGHTS_NAME} of {folder!r} does not fit its config.json: {error}") from error
+    missing = set(result.missing_keys) - model._keys_to_ignore_on_save
+    if missing or result.unexpected_keys:
+        raise ArtifactError(
+            f"{_WEIGHTS_NAME} of {folder!r} lacks {sorted(missing)} and holds the unknown "
+            f"{sorted(result.unexpected_keys)}; it does not belong to this config.json: save or download it again"
+        )
+    broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise ArtifactError(f"{_WEIGHTS_NAME} of {folder!r} holds values that are not finite in {broken}; train again")
