@@ -89,6 +89,8 @@ def assemble(
         aggregation=verbalizer.aggregation,
         soft_prompt=settings,
         pad_token_id=compiled.tokenizer.pad_token_id,
+        bos_token_id=compiled.tokenizer.bos_token_id,
+        eos_token_id=compiled.tokenizer.eos_token_id,
         mask_token_id=compiled.slot_token_id if task == "masked" else None,
         num_masks=num_masks if task == "masked" else 0,
         decoder_prefix_ids=_decoder_prefix(base, compiled) if task == "seq2seq" else None,
@@ -116,14 +118,15 @@ def _context(template: PromptTemplate, task: str, tokenizer: Any) -> str:
     if task == "seq2seq":
         return ""
     slot = next(place for place, segment in enumerate(template.segments) if isinstance(segment, AnswerSlot))
-    before = template.segments[slot - 1] if slot else None
-    if isinstance(before, Text):
-        text = before.text
-        for special in tokenizer.all_special_tokens:
-            text = text.rpartition(special)[2]
-        return text
-    # A field or soft token stands there: a word of running text.
-    return "" if before is None else "a"
+    if slot == 0:
+        return ""
+    before = template.segments[slot - 1]
+    text = before.text if isinstance(before, Text) else ""
+    if not text.strip(" "):
+        return f"a{text}"  # a field or soft token stands there: a word of running text
+    for special in tokenizer.all_special_tokens:
+        text = text.rpartition(special)[2]
+    return text
 
 
 def _slot_kind(task: str, tokenizer: Any) -> SlotKind:

@@ -7,7 +7,9 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from hf_prompting.errors import ArtifactError
+from hf_prompting.bases import BASE_TASKS
+from hf_prompting.errors import ArtifactError, did_you_mean
+from hf_prompting.verbalizers.scoring import AGGREGATIONS
 
 FORMAT_VERSION = 1
 
@@ -30,6 +32,8 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
         aggregation: how word scores become a class score, see ``Verbalizer``.
         soft_prompt: fields of the ``SoftPromptConfig`` that matter after training.
         pad_token_id: id that fills batches.
+        bos_token_id: the tokenizer's, only so that ``Trainer`` finds nothing to align.
+        eos_token_id: likewise.
         mask_token_id: id of the mask tokens in the input (masked models).
         num_masks: how many of them each row holds.
         decoder_prefix_ids: what the decoder reads before the answer (encoder-decoders).
@@ -57,6 +61,8 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
     aggregation: str = "mean"
     soft_prompt: dict[str, Any] | None = None
     pad_token_id: int = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
     mask_token_id: int | None = None
     num_masks: int = 0
     decoder_prefix_ids: list[int] | None = None
@@ -66,6 +72,9 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        words = self.label_words or {}
+        if words.keys() == set(self.id2label.values()):  # config.json sorts its keys; restore the order of the classes
+            self.label_words = {label: words[label] for _, label in sorted(self.id2label.items())}
         if self.format_version > FORMAT_VERSION:
             raise ArtifactError(
                 f"this folder has format version {self.format_version}, but this hf_prompting reads up to "
@@ -73,3 +82,31 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
             )
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ArtifactError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        for name, value, allowed in (
+            ("base_task", self.base_task, BASE_TASKS),
+            ("aggregation", self.aggregation, AGGREGATIONS),
+        ):
+            if value not in allowed:
+                raise ArtifactError(
+                    f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}.{did_you_mean(str(value), allowed)}"
+                )
+
+    def check_complete(self) -> None:
+        """Make sure that a classifier can be built from these values.
+
+        Raises:
+            ArtifactError: if something is missing or contradicts the rest; the message names it.
+        """
+        words = [pieces for of_class in self.label_word_ids or () for pieces in of_class]
+        vocab_size = self.vocab_size or 0
+        problem = None
+        if not words or not all(words) or len(self.label_word_ids or ()) != self.num_labels:
+            problem = f"label_word_ids={self.label_word_ids} lacks words for some of the {self.num_labels} labels"
+        elif outside := [piece for pieces in words for piece in pieces if not 0 <= piece < vocab_size]:
+            problem = f"label_word_ids holds {outside[0]}, outside of the base's vocabulary of {vocab_size}"
+        elif self.soft_prompt and not self.soft_prompt.get("token_ids"):
+            problem = f"soft_prompt={self.soft_prompt} lacks its token_ids"
+        elif self.class_weights is not None and len(self.class_weights) != self.num_labels:
+            problem = f"class_weights={self.class_weights} for {self.num_labels} labels"
+        if problem:
+            raise ArtifactError(f"config.json is damaged: {problem}; save or download the classifier again")

@@ -51,6 +51,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
     Raises:
         SoftPromptError: if the base already carries a soft prompt, or the table does not fit it.
+        ArtifactError: if the configuration is incomplete.
     """
 
     config_class = PromptClassifierConfig
@@ -61,6 +62,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
     def __init__(self, config: PromptClassifierConfig, base: Any, soft_prompt: SoftTokenTable | None = None) -> None:
         super().__init__(config)
+        config.check_complete()
         if any(isinstance(module, SoftTokenEmbedding) for module in base.modules()):
             raise SoftPromptError(
                 "this base model already carries a soft prompt; call release_base() on the classifier that holds it"
@@ -80,12 +82,16 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         self.word_weights = nn.Parameter(weights_CW) if config.aggregation == "weighted" else None
         self.scorer = WordScorer(base, _answer_slot(config))
         self.max_tokens = _max_tokens(base.config)
+        self._tied_weights_keys = _ties(self)  # by the names that wrapping gave; save_pretrained writes one of each
         self.post_init()
         if not config.trainable_base:
             self._keys_to_ignore_on_save = set(base_keys)
 
     def init_weights(self) -> None:
         """Do nothing: every weight has its value when the model is built."""
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the base comes tied, and its weights are only ever changed in place."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
@@ -122,7 +128,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         weights = None if weights is None else torch.tensor(weights, device=logits.device)
         smoothing = self.config.label_smoothing
         total = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
-        num_rows = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        num_rows = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return total / (num_rows.to(total.device) if isinstance(num_rows, Tensor) else num_rows)
 
     def release_base(self) -> Any:
@@ -210,7 +216,8 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         folder = str(pretrained_model_name_or_path)
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
-        state = _read_state(folder, hub)
+        config.check_complete()
+        state = _read_state(folder, hub) if _has_weights(config) else {}
         if base_model is None:
             base_model = BaseModelSource(config.base_model_name_or_path or "", revision=config.base_model_revision)
         if not isinstance(base_model, PreTrainedModel):
@@ -273,6 +280,11 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
         )
 
 
+def _has_weights(config: PromptClassifierConfig) -> bool:
+    """Tell whether anything was trained; a frozen base with neither soft tokens nor word weights has no file."""
+    return bool(config.soft_prompt) or config.trainable_base or config.aggregation == "weighted"
+
+
 def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
     try:
         path = cached_file(folder, _WEIGHTS_NAME, **hub)
@@ -300,16 +312,23 @@ def _empty_table(config: PromptClassifierConfig, state: dict[str, Tensor], base:
 
 
 def _load_state(model: PromptForSequenceClassification, state: dict[str, Tensor], folder: str) -> None:
+    broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise ArtifactError(f"{_WEIGHTS_NAME} of {folder!r} holds values that are not finite in {broken}; train again")
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ArtifactError(f"{_WEIGHTS_NAME} of {folder!r} does not fit its config.json: {error}") from error
-    missing = set(result.missing_keys) - model._keys_to_ignore_on_save
+    missing = set(result.missing_keys) - model._keys_to_ignore_on_save - _ties(model).keys()
     if missing or result.unexpected_keys:
         raise ArtifactError(
             f"{_WEIGHTS_NAME} of {folder!r} lacks {sorted(missing)} and holds the unknown "
             f"{sorted(result.unexpected_keys)}; it does not belong to this config.json: save or download it again"
         )
-    broken = [name for name, value in state.items() if not bool(value.isfinite().all())]
-    if broken:
-        raise ArtifactError(f"{_WEIGHTS_NAME} of {folder!r} holds values that are not finite in {broken}; train again")
+
+
+def _ties(model: nn.Module) -> dict[str, str]:
+    """Return each further name of a parameter and its first name."""
+    first: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: source for name, value in named if (source := first.setdefault(id(value), name)) != name}

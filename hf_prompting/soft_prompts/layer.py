@@ -89,14 +89,14 @@ class SoftTokenTable(nn.Module):
                 f"the saved soft prompt {prefix + 'rows'!r} holds values that are not finite; "
                 "load an earlier checkpoint, or train again with a lower learning rate"
             )
-        encoder_keys = [key for key in state_dict if key.startswith(prefix + "encoder.")]
-        if self.encoder is None:
+        encoder_keys = {key for key in state_dict if key.startswith(prefix + "encoder.")}
+        expected = {} if self.encoder is None else self.encoder.state_dict(prefix=prefix + "encoder.")
+        if saved is not None and encoder_keys != expected.keys():  # no network in the file, or one of another kind
             for key in encoder_keys:
                 del state_dict[key]
-        elif saved is not None and not encoder_keys:
-            self.encoder.restart_from(saved.to(self.rows))
-            for key, value in self.encoder.state_dict().items():
-                state_dict[f"{prefix}encoder.{key}"] = value
+            if self.encoder is not None:
+                self.encoder.restart_from(saved.to(self.rows))
+                state_dict.update(expected)  # its tensors are the live ones, so the new offset is among them
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
 
 
@@ -124,6 +124,12 @@ class SoftTokenEmbedding(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             self.adapter_layer_names = ()
             self._tables = [tables]  # in a list: not a child, so it is not saved twice
         self._slot_cache: dict[Any, Tensor] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":  # transformers' tie_weights
+            self.base_layer.weight = value
+        else:
+            super().__setattr__(name, value)
 
     @property
     def is_owner(self) -> bool:

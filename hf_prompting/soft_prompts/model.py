@@ -41,9 +41,13 @@ class SoftTokensModel(BaseTuner):  # type: ignore[misc]
         if peft_config.num_virtual_tokens is None:
             raise SoftPromptError("num_virtual_tokens is not set; give it, or token_ids")
         if peft_config.token_ids is None:
-            used = [i for other in self.peft_config.values() if other is not peft_config for i in other.token_ids or ()]
-            first = max([embedding.weight.shape[0], *(token_id + 1 for token_id in used)])
+            first = max([embedding.weight.shape[0], *(token_id + 1 for token_id in self._soft_ids())])
             peft_config.token_ids = list(range(first, first + peft_config.num_virtual_tokens))
+        if peft_config.init == "label_words" and peft_config.init_token_ids is None and not peft_config.inference_mode:
+            raise SoftPromptError(
+                "init='label_words' needs a verbalizer: use PromptForSequenceClassification.from_base, or give "
+                "init_token_ids or another init"
+            )
         if peft_config.init == "text" and peft_config.init_token_ids is None and not peft_config.inference_mode:
             peft_config.init_token_ids = _ids_of_init_text(peft_config)
         return peft_config
@@ -93,7 +97,9 @@ class SoftTokensModel(BaseTuner):  # type: ignore[misc]
         self._suppress(set())
 
     def _soft_ids(self) -> set[int]:
-        return {token_id for config in self.peft_config.values() for token_id in config.token_ids or ()}
+        # The model may carry adapters of other methods too.
+        ids_of = [getattr(config, "token_ids", None) for config in self.peft_config.values()]
+        return {token_id for token_ids in ids_of for token_id in token_ids or ()}
 
     def _suppress(self, token_ids: set[int]) -> None:
         """Forbid ``generate`` these ids, where the vocabulary holds them, and allow those forbidden here before."""
@@ -180,4 +186,3 @@ def _ids_of_init_text(config: SoftPromptConfig) -> list[list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(name)
     assert config.num_virtual_tokens is not None
     return repeat_to_length(tokenizer(config.init_text, add_special_tokens=False).input_ids, config.num_virtual_tokens)
-

@@ -92,6 +92,7 @@ class Reparameterization(nn.Module):
             return
         self.to_empty(device=rows_PH.device)
         for module in self.network.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
         self.latent.data.copy_(rows_PH)

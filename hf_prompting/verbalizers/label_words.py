@@ -91,10 +91,12 @@ def _pieces(word: str, tokenizer: Any, context: str, leading_space: bool | None)
     bare = context.rstrip(" ")
     spaced = bare != context or (needs_leading_space(word, context) if leading_space is None else leading_space)
     text = f" {word}" if spaced and not word[0].isspace() else word
-    before = _encode(tokenizer, bare) if bare else []
-    together = _encode(tokenizer, bare + text)
-    if before and together[: len(before)] == before:
-        return tuple(together[len(before) :])
+    # A tokenizer may join the context's end and the word to one token, which prompt and answer never are: then the
+    # word is taken as behind a line break, not alone, where Llama's would put a space before it.
+    for start in (bare, "\n") if bare else ():
+        before, together = _encode(tokenizer, start), _encode(tokenizer, start + text)
+        if before and together[: len(before)] == before:
+            return tuple(together[len(before) :])
     return tuple(_encode(tokenizer, text))
 
 

@@ -49,16 +49,22 @@ class Verbalizer:
         words: dict[str, tuple[str, ...]] = {}
         owner_of: dict[str, str] = {}
         for label, given in self.words.items():
-            if not isinstance(label, str) or not label:
+            if not isinstance(label, str) or not label or _has_surrogate(label):
                 raise LabelWordError(
                     f"label {label!r} must be a non-empty string; write it as text, e.g. {str(label)!r}"
                 )
+            if not isinstance(given, Sequence):
+                raise LabelWordError(f"label words {given!r} of label {label!r} must be a string or a list of strings")
             words[label] = (given,) if isinstance(given, str) else tuple(given)
             if not words[label]:
                 raise LabelWordError(f"label {label!r} has no label words; give it at least one")
             for word in words[label]:
                 if not isinstance(word, str) or not word.strip():
                     raise LabelWordError(f"label word {word!r} of label {label!r} is empty; give it a visible text")
+                if _has_surrogate(word):
+                    raise LabelWordError(
+                        f"label word {word!r} of label {label!r} holds half a character; mend its text"
+                    )
                 if word in owner_of:
                     raise LabelWordError(
                         f"label word {word!r} belongs to label {owner_of[word]!r} and to {label!r} (or twice to one); "
@@ -83,3 +89,7 @@ class Verbalizer:
                 f"{did_you_mean(str(label), self.labels)}"
             )
         return self.labels.index(label)
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from soft_models import (
     ALL_FAMILIES,
     NUM_SOFT,
@@ -23,8 +24,7 @@ from soft_models import (
     table,
     write,
 )
-from tiny_models import MASKED, SEQ2SEQ, tiny_model
-from torch import Tensor
+from tiny_models import MASKED, tiny_model
 
 from hf_prompting.errors import SoftPromptError
 from hf_prompting.soft_prompts.layer import SoftTokenEmbedding
@@ -38,13 +38,6 @@ def two_prompts(family: str) -> Any:
     model.add_adapter("second", config_for(family))
     write(model, new_rows(seed=8), "second")
     return model.eval()
-
-
-@torch.no_grad()
-def with_second_ids(family: str) -> dict[str, Tensor]:
-    inputs = inputs_for(family)
-    inputs["input_ids"] = torch.where(inputs["input_ids"] >= VOCAB_SIZE, inputs["input_ids"] + NUM_SOFT, 40)
-    return {**inputs, "input_ids": inputs_for(family, ids=SECOND_IDS)["input_ids"]}
 
 
 @pytest.mark.parametrize("family", FEW)
@@ -141,6 +134,7 @@ def test_soft_prompts_are_saved_apart_and_loaded_beside_each_other(family: str, 
         assert torch.equal(logits_of(again, inputs_for(family, ids=ids)), logits_of(model, inputs_for(family, ids=ids)))
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 @pytest.mark.parametrize("family", FEW)
 def test_transformers_own_adapter_methods_work(family: str, tmp_path: Path) -> None:
     soft_model(family).save_pretrained(tmp_path)
@@ -171,5 +165,19 @@ def test_the_same_base_takes_a_new_soft_prompt_after_unload() -> None:
     assert torch.equal(logits_of(again, inputs_for("t5")), logits_of(soft_model("t5"), inputs_for("t5")))
 
 
-def test_every_family_is_covered() -> None:
-    assert set(SEQ2SEQ) < set(FEW)
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
+def test_a_soft_prompt_stands_beside_an_adapter_of_another_method() -> None:
+    model = tiny_model("llama")
+    model.add_adapter(LoraConfig(target_modules=["q_proj"], init_lora_weights=True), "lora")
+    model.add_adapter(config_for("llama"), "soft")
+    write(model, new_rows(), "soft")
+    model.set_adapter(["lora", "soft"])  # a fresh LoRA changes nothing
+    assert torch.equal(logits_of(model, inputs_for("llama")), logits_of(soft_model("llama"), inputs_for("llama")))
+
+
+def test_a_copied_model_shares_nothing_with_the_original() -> None:
+    model = soft_model("t5")
+    copied = copy.deepcopy(model)
+    write(copied, new_rows(seed=9))
+    assert torch.equal(logits_of(model, inputs_for("t5")), logits_of(soft_model("t5"), inputs_for("t5")))
+    assert not torch.equal(logits_of(copied, inputs_for("t5")), logits_of(model, inputs_for("t5")))

@@ -20,7 +20,7 @@ from soft_models import (
     soft_model,
     table,
 )
-from tiny_models import SEQ2SEQ, tiny_model
+from tiny_models import CAUSAL, SEQ2SEQ, tiny_model
 
 from hf_prompting.soft_prompts.layer import SoftTokenEmbedding, input_embedding_paths
 
@@ -72,9 +72,7 @@ def test_the_gradient_reaches_only_the_rows_and_the_base_stays_as_it_was(family:
     optimizer.step()
     assert not torch.equal(before, table(model).rows)
     restored = model.unload()
-    for (name, mine), (_, theirs) in zip(
-        restored.state_dict().items(), untouched.state_dict().items(), strict=True
-    ):
+    for (name, mine), (_, theirs) in zip(restored.state_dict().items(), untouched.state_dict().items(), strict=True):
         if name != "final_logits_bias":
             assert torch.equal(mine, theirs), name
 
@@ -127,3 +125,12 @@ def test_one_embedding_module_under_several_names_is_wrapped_under_all(family: s
     restored = model.unload()
     assert restored.get_input_embeddings() is restored.get_encoder().embed_tokens
     assert restored.get_input_embeddings() is restored.get_decoder().embed_tokens
+
+
+@pytest.mark.parametrize("family", [*CAUSAL, "modernbert", *SEQ2SEQ])  # BERT's table of ties knows no wrapped names
+def test_tying_the_weights_again_changes_nothing(family: str) -> None:
+    model, expected = soft_model(family), logits_of(soft_model(family), inputs_for(family))
+    names = list(model.state_dict())
+    model.base_model.model.tie_weights()  # Trainer and accelerate call it after loading
+    assert list(model.state_dict()) == names
+    assert torch.equal(logits_of(model, inputs_for(family)), expected)

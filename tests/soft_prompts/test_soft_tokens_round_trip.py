@@ -14,7 +14,6 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForSeq2SeqLM, PeftConfig
 from safetensors.torch import load_file, save_file
 from soft_models import (
     ALL_FAMILIES,
-    config_for,
     inputs_for,
     logits_of,
     new_rows,
@@ -210,7 +209,3 @@ def test_inputs_with_embeddings_still_work_beside_ids() -> None:
     with torch.no_grad():
         by_embedding = model(inputs_embeds=embedded, attention_mask=inputs["attention_mask"]).logits
     assert torch.equal(by_embedding, logits_of(model, inputs))
-
-
-def test_config_for_leaves_the_family_open() -> None:
-    assert config_for("bert").task_type is None

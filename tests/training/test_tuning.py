@@ -11,7 +11,7 @@ from datasets import Dataset
 from tiny_models import tiny_model
 from tiny_recipes import labelled_rows
 from tiny_tokenizers import smollm_bpe
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainingArguments
 
 from hf_prompting.classifier import PromptForSequenceClassification
@@ -55,18 +55,17 @@ def arguments(folder: Path, **changes: Any) -> TrainingArguments:
     return make_arguments(output_dir=folder, **{**values, **changes})
 
 
-class BreaksAtStep(nn.Module):
-    """Stands over a classifier's soft rows and makes them infinite at one training step."""
+class BreaksAtStep:
+    """A forward hook that makes the training loss infinite at one step, as an overflow would."""
 
     def __init__(self, step: int) -> None:
-        super().__init__()
         self.step = step
         self.calls = 0
 
-    def forward(self, rows: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            self.calls += 1
-        return rows * (float("inf") if self.calls == self.step and torch.is_grad_enabled() else 1.0)
+    def __call__(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        self.calls += model.training
+        if model.training and self.calls == self.step:
+            output["loss"] = output["loss"] * float("inf")
 
 
 def test_the_model_ends_with_the_weights_of_the_best_dev_score(tmp_path: Path) -> None:
@@ -102,8 +101,7 @@ def test_early_stopping_ends_before_the_last_step(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     model, tokenizer, rows = classifier()
-    breaker = BreaksAtStep(3)
-    model.base.get_input_embeddings().register_forward_hook(lambda module, inputs, output: breaker(output))
+    model.register_forward_hook(BreaksAtStep(3))
     with pytest.raises(TrainingError, match=r"stopped at step 3: .*checkpoint-2.*learning_rate"):
         tune(model, tokenizer, train=rows, dev=rows, arguments=arguments(tmp_path))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
