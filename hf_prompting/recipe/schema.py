@@ -226,7 +226,7 @@ class TrainingSection(Section):
 
     seeds: tuple[int, ...] = _value((0,), not_empty=True, at_least=0, at_most=2**32 - 1)
     max_length: int = _value(256, at_least=1)
-    learning_rate: float = _value(0.01, above=0)
+    learning_rate: float = _value(0.005, above=0)
     max_steps: int | None = _value(None, at_least=1)
     num_train_epochs: float = _value(10.0, above=0)
     per_device_train_batch_size: int = _value(8, at_least=1)
