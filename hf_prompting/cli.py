@@ -146,6 +146,8 @@ def predict(
     with user_errors(debug):
         if bool(text) + (file is not None) > 1:
             raise RecipeError("--text and --file exclude each other; give one of them")
+        if text and field:
+            raise RecipeError("--field names columns of --file or of lines on standard input; --text has none")
         if not text and file is None and sys.stdin.isatty():
             raise RecipeError("nothing to classify; give --text, --file, or lines on standard input")
         from hf_prompting.recipe import prediction

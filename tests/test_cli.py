@@ -152,6 +152,7 @@ def test_show_says_where_tokenisation_differs(recipe: Path) -> None:
         (["predict", "SAVED", "--text", "a", "--base-model", "/no/such"], "/no/such"),
         (["predict", "SAVED", "--text", "a"], "tests/tiny-llama"),
         (["predict", "SAVED", "--text", "a", "--file", "b.jsonl"], "--text and --file exclude each other"),
+        (["predict", "SAVED", "--text", "a", "--field", "text"], "--field names columns"),
         (["predict", "SAVED", "--base-model", "BASE", "--file", "/no.jsonl"], "no such file"),
         (["predict", "SAVED", "--base-model", "BASE", "--text", "a", "--text-pair", "b"], "has one field"),
         (["show", "SAVED", "--text", "a", "--text-pair", "b"], "text_pair"),

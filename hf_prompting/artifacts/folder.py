@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import shutil
 import tempfile
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hf_prompting.classifier import PromptClassifierConfig
 from hf_prompting.errors import ArtifactError
 
-# Only folders made of these names are ever replaced, so that --overwrite cannot take a home folder or a git clone.
+# Only saved classifiers made of these names are ever replaced, so that --overwrite cannot take a home folder, a recipe
+# or a base model.
 OWN_FILES = (
     "config.json",
     "generation_config.json",
@@ -24,7 +27,6 @@ OWN_FILES = (
     "merges.txt",
     "chat_template.*",
     "metrics.json",
-    "recipe.yaml",
     "README.md",
     "*.png",
     "training_args.bin",
@@ -113,6 +115,19 @@ def _refuse_folder(target: Path, *, overwrite: bool) -> None:
             f"output folder {target} holds things that hf_prompting did not save: {foreign[:5]}; move them, or choose "
             "another --output-dir"
         )
+    if not _is_saved_classifier(target):
+        raise ArtifactError(
+            f"output folder {target} holds {names[:5]}, but its config.json is not that of a saved prompt classifier, "
+            "so it is not replaced; move it, or choose another --output-dir"
+        )
+
+
+def _is_saved_classifier(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == PromptClassifierConfig.model_type
 
 
 def _open_to_readers(folder: Path) -> None:

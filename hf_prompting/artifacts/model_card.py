@@ -19,7 +19,9 @@ class CardContents:
     Attributes:
         name: of the model.
         description: a paragraph, or empty.
-        base_model: Hub id of the base.
+        base_model: Hub id of the base, or the name of its folder.
+        base_is_folder: whether it is a folder of the machine that tuned; the header then names no base.
+        base_is_trained: whether it was tuned as well; then it is in the folder.
         base_revision: its commit, where known.
         template: the template's source.
         fields: the columns that it names.
@@ -42,6 +44,8 @@ class CardContents:
     name: str
     description: str = ""
     base_model: str
+    base_is_folder: bool = False
+    base_is_trained: bool = False
     base_revision: str | None = None
     template: str
     fields: Sequence[str]
@@ -117,7 +121,7 @@ def _header(contents: CardContents) -> str:
     header: dict[str, Any] = {
         "library_name": "hf_prompting",
         "pipeline_tag": "text-classification",
-        "base_model": contents.base_model,
+        **({} if contents.base_is_folder else {"base_model": contents.base_model}),
         "tags": ["hf_prompting", "soft-prompt", "prompt-tuning"],
     }
     if contents.language:
@@ -146,9 +150,10 @@ def _header(contents: CardContents) -> str:
 
 def _what_it_is(contents: CardContents) -> str:
     revision = f" (revision {inline(contents.base_revision)})" if contents.base_revision else ""
+    base = "tuned too, and in this folder" if contents.base_is_trained else "unchanged and not in this folder"
     return (
         f"A prompt for **{inline(contents.base_model)}**{revision}, tuned with hf\\_prompting. The base model is "
-        f"unchanged and not in this folder; {contents.num_trained:,} values were trained."
+        f"{base}; {contents.num_trained:,} values were trained."
     )
 
 
@@ -175,7 +180,7 @@ def _use(contents: CardContents) -> str:
     code = (
         "import hf_prompting  # registers the classifier with transformers\n"
         "from transformers import pipeline\n\n"
-        'classify = pipeline("text-classification", model="PATH_OR_ID_OF_THIS_FOLDER")\n'
+        'classify = pipeline("text-classification", model="PATH_OR_ID_OF_THIS_FOLDER", truncation=True)\n'
         f"{single if len(contents.fields) == 1 else pair}"
     )
     command = "hf-prompting predict PATH_OF_THIS_FOLDER --file rows.jsonl"

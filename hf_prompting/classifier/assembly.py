@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def assemble(
     base: str | Path | BaseModelSource | PreTrainedModel,
     *,
     template: PromptTemplate | str,
-    verbalizer: Verbalizer,
+    verbalizer: Verbalizer | Mapping[str, Sequence[str] | str],
     soft_prompt: SoftPromptConfig | None = None,
     tokenizer: Any = None,
     task: str | None = None,
@@ -50,6 +50,7 @@ def assemble(
 ) -> AssembledPrompt:
     """Fit the parts of a classifier to each other; ``PromptForSequenceClassification.from_base`` documents them."""
     template = PromptTemplate.parse(template) if isinstance(template, str) else template
+    verbalizer = verbalizer if isinstance(verbalizer, Verbalizer) else Verbalizer(verbalizer)
     identity, revision = _identity(base, kwargs.get("revision"))
     if not isinstance(base, PreTrainedModel):
         source = str(base) if isinstance(base, Path) else base
@@ -105,8 +106,14 @@ def assemble(
 
 def _identity(base: Any, revision: str | None) -> tuple[str, str | None]:
     if isinstance(base, BaseModelSource):
-        return base.id, revision or base.revision
-    return str(getattr(base, "name_or_path", base)), revision
+        return _lasting(base.id), revision or base.revision
+    return _lasting(str(getattr(base, "name_or_path", base))), revision
+
+
+def _lasting(identity: str) -> str:
+    """Return a folder's absolute path, so that it is found again from another working directory; an id as it is."""
+    path = Path(identity).expanduser()
+    return str(path.absolute()) if identity and (path / "config.json").is_file() else identity
 
 
 def _only(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -19,7 +19,14 @@ from hf_prompting.bases import BaseFingerprint, BaseModelSource, compare_bases, 
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
 from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
-from hf_prompting.errors import ArtifactError, BaseModelMismatchError, SoftPromptError, TemplateLengthError
+from hf_prompting.errors import (
+    ArtifactError,
+    BaseModelMismatchError,
+    InputTextError,
+    LabelWordError,
+    SoftPromptError,
+    TemplateLengthError,
+)
 from hf_prompting.soft_prompts.layer import (
     SoftTokenEmbedding,
     SoftTokenTable,
@@ -107,7 +114,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
             ``logits`` (B, C), whose softmax is the class probabilities, and ``loss`` where labels are given.
         Raises:
             TemplateLengthError: if the prompts are longer than the base model can read.
-            InputTextError: if a row lacks the answer slot of a masked model.
+            InputTextError: if a row lacks the soft tokens, or the answer slot of a masked model.
         """
         longest = input_ids.shape[1] + (self.scorer.max_extra_tokens if self.config.base_task == "causal" else 0)
         if longest > self.max_tokens:
@@ -115,6 +122,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
                 f"prompts of {longest} tokens are longer than the {int(self.max_tokens)} that the base model reads; "
                 "tokenise with truncation=True and a smaller max_length"
             )
+        self._check_soft_tokens(input_ids)
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         word_scores_BN = SCORERS[self.config.base_task](self.scorer, input_ids, keep)
         scores_BCW, is_word_CW = pad_words(word_scores_BN, self.word_counts)
@@ -122,12 +130,29 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         loss = None if labels is None else self._loss(logits, labels, kwargs.get("num_items_in_batch"))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
+    def _check_soft_tokens(self, input_ids: Tensor) -> None:
+        """Refuse prompts of another tokenizer, such as the base's own, instead of scoring them without a template."""
+        if self.soft_prompt is None:
+            return
+        first = self.config.soft_prompt["token_ids"][0]
+        if not bool(torch.eq(input_ids, first).any(1).all()):
+            raise InputTextError(
+                f"each row must hold the template's soft tokens, but some lack the first one (id {first}); tokenise "
+                "with the tokenizer saved with this classifier"
+            )
+
     def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Sum of the rows' weighted cross-entropies over the number of rows, so that accumulation adds up exactly."""
         weights = self.config.class_weights
         weights = None if weights is None else torch.tensor(weights, device=logits.device)
         smoothing = self.config.label_smoothing
-        total = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
+        try:
+            total = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
+        except IndexError as error:  # on a GPU the device itself reports it
+            raise LabelWordError(
+                f"labels hold class numbers {sorted(set(labels.tolist()))}; allowed: 0 to {logits.shape[1] - 1}, the "
+                f"order of {list(self.config.label2id)}, or -100 to leave a row out"
+            ) from error
         num_rows = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return total / (num_rows.to(total.device) if isinstance(num_rows, Tensor) else num_rows)
 
@@ -152,7 +177,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
             base: Hub id, folder, ``BaseModelSource``, or a loaded model with its language-model head (wrapped in
                 place).
             template: ``PromptTemplate`` or its source.
-            verbalizer: ``Verbalizer``, the labels and label words.
+            verbalizer: ``Verbalizer``, the labels and label words, or a plain mapping of them.
             soft_prompt: ``SoftPromptConfig``, how the template's soft tokens start and are trained.
             tokenizer: the base's tokenizer; needed where ``base`` is a loaded model without a name.
             task: "causal", "masked" or "seq2seq"; found from the base where None.

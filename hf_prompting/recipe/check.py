@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import SchedulerType
+
 from hf_prompting.data import Rows, encode_labels, load_rows, sample_few_shot
 from hf_prompting.errors import DataError, HfPromptingError, LabelWordError, RecipeError, did_you_mean
 from hf_prompting.evaluation.metrics import METRICS
@@ -68,6 +70,8 @@ def check_recipe(read: ReadRecipe) -> CheckedRecipe:
     if template is not None and not template.num_soft_tokens and not tunes_more:
         text = "the template has no soft tokens, so nothing would be tuned; add {soft:20}"
         problems.append(read.problem("template", text))
+    if template is not None:
+        problems += _field_problems(read, template)
     splits = {name: rows for name in SPLITS if (rows := _split(read, name, template, verbalizer, problems))}
     if problems or template is None or verbalizer is None:
         raise RecipeError(list_problems(read.file.name, problems))
@@ -104,6 +108,15 @@ def _parsed(read: ReadRecipe, problems: list[Problem]) -> PromptTemplate | None:
         return None
 
 
+def _field_problems(read: ReadRecipe, template: PromptTemplate) -> Iterator[Problem]:
+    names = [field.name for field in template.fields]
+    if not names:
+        yield read.problem("template", "the template has no field, so every row gives the same prompt; add {text}")
+    if read.recipe.data.label in names:
+        text = f"the template shows the label itself: {{{read.recipe.data.label}}} is data.label; take it out"
+        yield read.problem("template", text)
+
+
 def _verbalizer(read: ReadRecipe, problems: list[Problem]) -> Verbalizer | None:
     section = read.recipe.verbalizer
     try:
@@ -123,6 +136,13 @@ def _setting_problems(read: ReadRecipe) -> Iterator[Problem]:
             yield read.problem("evaluation.metrics", text)
         elif name not in METRICS and (near := did_you_mean(name, METRICS)):
             yield read.problem("evaluation.metrics", f"metric {name!r} is unknown.{near}")
+    scheduler, schedulers = recipe.training.lr_scheduler_type, [kind.value for kind in SchedulerType]
+    if scheduler not in schedulers:
+        text = f"lr_scheduler_type {scheduler!r} is unknown; allowed: {', '.join(schedulers)}."
+        yield read.problem("training.lr_scheduler_type", f"{text}{did_you_mean(scheduler, schedulers)}")
+    if recipe.training.early_stopping_patience is not None and recipe.data.dev is None:
+        text = "early_stopping_patience counts measurements of dev rows, but data.dev is null"
+        yield read.problem("training.early_stopping_patience", text)
     soft = recipe.soft_prompt
     if soft.init == "text" and not (soft.init_text or "").strip():
         yield read.problem("soft_prompt.init", "soft_prompt.init is 'text', which needs soft_prompt.init_text")

@@ -198,6 +198,20 @@ class Converter:
         return Unusable()
 
 
+def takes_text(section: type[Any], keys: Sequence[str]) -> bool:
+    """Tell whether a dotted key of the schema holds a text, so that a value on the command line needs no quotes.
+
+    Example:
+        >>> takes_text(Recipe, ["data", "path"]), takes_text(Recipe, ["data", "shots"])  # doctest: +SKIP
+        (True, False)
+    """
+    hint: Any = section
+    for key in keys:
+        options = _options(typing.get_type_hints(hint).get(key)) if dataclasses.is_dataclass(hint) else ()
+        hint = next((option for option in options if option is str or dataclasses.is_dataclass(option)), None)
+    return hint is str
+
+
 class Unusable(Exception):
     """A value could not be made; its problem has been noted. Never leaves this package."""
 

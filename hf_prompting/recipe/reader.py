@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from hf_prompting.errors import RecipeError
-from hf_prompting.recipe.conversion import SET_PREFIX, Converter, Problem, Unusable, place_of
+from hf_prompting.recipe.conversion import SET_PREFIX, Converter, Problem, Unusable, place_of, takes_text
 from hf_prompting.recipe.schema import Recipe, limits_of
 
 RECIPE_FILE = "recipe.yaml"
 SMOKE = "smoke"
+_NOT_TEXT = ("", "~", "null")  # YAML for no value
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), smoke: bool 
 
     Args:
         path: a folder with ``recipe.yaml``, or a YAML file.
-        overrides: texts such as ``training.learning_rate=0.1``; the value is YAML, the key must exist.
+        overrides: texts such as ``training.learning_rate=0.1``; the key must exist. The value is YAML, but where the
+            key holds a text, that text is taken as written unless it begins with a quote: ``template={text} It{mask}``.
         smoke: apply the recipe's ``smoke`` section (before the overrides).
     Returns:
         The recipe. Paths are resolved: those in the file from its folder, those of overrides from the working
@@ -136,6 +138,10 @@ def _override_nodes(overrides: Sequence[str], problems: list[Problem]) -> Iterab
         name = f"{SET_PREFIX}{key}"
         if not equals or not key or not all(key.split(".")):
             problems.append(Problem(f"{SET_PREFIX}{override}", "write it as key=value, such as training.max_steps=20"))
+            continue
+        if takes_text(Recipe, key.split(".")) and value.strip().lower() not in _NOT_TEXT and value[0] not in "\"'":
+            mark = yaml.Mark(name, 0, 0, 0, None, 0)
+            yield key.split("."), yaml.ScalarNode("tag:yaml.org,2002:str", value, mark, mark)
             continue
         try:
             node = _compose(value, name)

@@ -37,6 +37,7 @@ from hf_prompting.training import Tuning, make_arguments, tune
 from hf_prompting.verbalizers import Verbalizer
 
 PICTURE = "results.png"
+TORCH_SAVE_FAILURES = ("iostream", "PytorchStreamWriter", "unexpected pos")  # how torch.save words a full disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +226,7 @@ def summarise(
             spread[name] = (statistics.fmean(values), statistics.stdev(values))
     metrics = {
         "name": recipe.name,
-        "base_model": recipe.base_model.id,
+        "base_model": read.public_values()["base_model"]["id"],
         "num_train_rows": len(checked.train.labels),
         "num_dev_rows": len(checked.dev.labels) if checked.dev else 0,
         "labels": list(checked.verbalizer.labels),
@@ -259,7 +260,9 @@ def save(result: RunResult, read: ReadRecipe, checked: CheckedRecipe, best: Seed
         contents = CardContents(
             name=recipe.name,
             description=recipe.description,
-            base_model=recipe.base_model.id,
+            base_model=result.metrics["base_model"],
+            base_is_folder=Path(recipe.base_model.id).expanduser().is_dir(),
+            base_is_trained=recipe.training.trainable_base,
             base_revision=recipe.base_model.revision,
             template=recipe.template,
             fields=[field.name for field in checked.template.fields],
@@ -331,10 +334,18 @@ def working_folder(target: Path) -> Iterator[Path]:
     except HfPromptingError:
         raise
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"checkpoints could not be written to {parent}: {error}; free some space there") from error
+        raise _not_written(parent, error) from error
+    except RuntimeError as error:
+        if any(word in str(error) for word in TORCH_SAVE_FAILURES):
+            raise _not_written(parent, error) from error
+        raise
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _not_written(parent: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"checkpoints could not be written to {parent}: {error}; free some space there")
 
 
 def _classifier(
@@ -349,7 +360,7 @@ def _classifier(
         revision=recipe.base_model.revision,
         **tuning,
     )
-    # Pipelines truncate to this length: the prompts that the folder will meet are as long as those it was tuned on.
+    # A pipeline with truncation=True cuts to this length, that of the prompts which the folder was tuned on.
     tokenizer.model_max_length = recipe.training.max_length
     return model, tokenizer
 

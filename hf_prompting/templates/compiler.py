@@ -97,7 +97,8 @@ def compile_template(
     Raises:
         TemplateError: if the template does not fit the tokenizer or the kind of slot.
     Example:
-        >>> compile_template(PromptTemplate.parse("{text} It was{mask}"), tokenizer, slot=SlotKind.CAUSAL).answer_prefix
+        >>> template = PromptTemplate.parse("{text} It was{mask}")
+        >>> compile_template(template, tokenizer, slot=SlotKind.CAUSAL).answer_prefix  # doctest: +SKIP
         ''
     """
     slot = SlotKind(slot)

@@ -42,7 +42,7 @@ def describe_prompt(tokenizer: PromptTokenizer, text: str, text_pair: str | None
         TemplateError: if the tokenizer holds no template.
         HfPromptingError: as calling the tokenizer does.
     Example:
-        >>> [token.kind.value for token in describe_prompt(tokenizer, "Nice")]
+        >>> [token.kind.value for token in describe_prompt(tokenizer, "Nice")]  # doctest: +SKIP
         ['soft', 'soft', 'field', 'template', 'template']
     """
     _template_of(tokenizer)

@@ -33,8 +33,8 @@ def collapse_fields(segments: Sequence[Segment]) -> tuple[Segment | TextGroup, .
         Segments and groups in order; a group begins and ends with a field. More than two groups mean that the template
         cannot be compiled.
     Example:
-        >>> collapse_fields([Field("a"), Text("?"), AnswerSlot()])
-        ((Field(name='a', may_shorten=True),), Text(text='?'), AnswerSlot())
+        >>> collapse_fields([Field("a"), Text("?")])
+        ((Field(name='a', may_shorten=True),), Text(text='?'))
     """
     if sum(isinstance(segment, Field) for segment in segments) <= len(TEXT_KEYS):
         return tuple((segment,) if isinstance(segment, Field) else segment for segment in segments)

@@ -52,6 +52,12 @@ class QuietProgress(ProgressCallback):  # type: ignore[misc]
             self.latest: dict[str, str] = {**getattr(self, "latest", {}), **latest}
             self.training_bar.set_postfix(self.latest)
 
+    def close(self) -> None:
+        """End the bars that an error left open, so that its message is the last thing on the screen."""
+        for bar in (self.prediction_bar, self.training_bar):
+            if bar is not None:
+                bar.close()
+
 
 def _stopped(what: str, step: int, output_dir: str) -> TrainingError:
     checkpoint = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None

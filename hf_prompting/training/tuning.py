@@ -82,9 +82,13 @@ def tune(
         compute_metrics=_dev_accuracy,
         callbacks=callbacks,
     )
+    progress = QuietProgress()
     if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(QuietProgress())
-    output = trainer.train()
+        trainer.add_callback(progress)
+    try:
+        output = trainer.train()
+    finally:
+        progress.close()
     state = trainer.state
     best = state.best_metric if dev is not None else None
     return Tuning(

@@ -11,12 +11,14 @@ import pytest
 from hf_prompting.artifacts import atomic_folder, refuse_existing
 from hf_prompting.errors import ArtifactError
 
+OLD = '{"model_type": "prompt_classifier"}'
+
 
 def names_in(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir()]
 
 
-def saved(folder: Path, text: str = "old") -> Path:
+def saved(folder: Path, text: str = OLD) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(text, encoding="utf-8")
     return folder
@@ -54,6 +56,18 @@ def test_a_folder_with_foreign_things_is_never_replaced(tmp_path: Path, foreign:
     assert (target / foreign).exists()
 
 
+@pytest.mark.parametrize("config", [None, '{"model_type": "llama"}', "[]", "{"])
+def test_a_folder_that_is_no_saved_classifier_is_never_replaced(tmp_path: Path, config: str | None) -> None:
+    """Such as a recipe's folder, or a base model's: all their names are names that this library writes too."""
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "README.md").write_text("mine", encoding="utf-8")
+    if config is not None:
+        (target / "config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="not that of a saved prompt classifier"):
+        refuse_existing(target, overwrite=True)
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("x"), KeyboardInterrupt()])
 def test_whatever_fails_the_previous_folder_stays_whole(tmp_path: Path, error: BaseException) -> None:
     target = saved(tmp_path / "out")
@@ -61,7 +75,7 @@ def test_whatever_fails_the_previous_folder_stays_whole(tmp_path: Path, error: B
     with pytest.raises(expected), atomic_folder(target, overwrite=True) as folder:
         (folder / "config.json").write_text("half", encoding="utf-8")
         raise error
-    assert (target / "config.json").read_text(encoding="utf-8") == "old"
+    assert (target / "config.json").read_text(encoding="utf-8") == OLD
     assert names_in(tmp_path) == ["out"]
 
 
@@ -77,7 +91,7 @@ def test_a_failing_swap_puts_the_previous_folder_back(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "rename", fails_for_the_new_one)
     with pytest.raises(ArtifactError, match="No space left"), atomic_folder(target, overwrite=True) as folder:
         (folder / "config.json").write_text("new", encoding="utf-8")
-    assert (target / "config.json").read_text(encoding="utf-8") == "old"
+    assert (target / "config.json").read_text(encoding="utf-8") == OLD
     assert names_in(tmp_path) == ["out"]
 
 
@@ -92,7 +106,7 @@ def test_a_full_disk_while_writing_leaves_the_previous_folder(tmp_path: Path) ->
     ):
         (folder / "model.safetensors").symlink_to("/dev/full")
         (folder / "model.safetensors").write_bytes(b"x" * 100_000)
-    assert (target / "config.json").read_text(encoding="utf-8") == "old"
+    assert (target / "config.json").read_text(encoding="utf-8") == OLD
 
 
 def test_a_file_in_the_way_and_an_impossible_parent_are_refused(tmp_path: Path) -> None:

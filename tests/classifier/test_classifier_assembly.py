@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from classifier_parts import ALL_FAMILIES, TASK, TOKENIZERS, classifier, encode, template_for
 from tiny_models import MASKED, tiny_model
+from transformers import AutoModelForSequenceClassification
 
 from hf_prompting import BaseModelSource, PromptTemplate, SoftPromptConfig, Verbalizer
 
@@ -89,6 +91,17 @@ def test_the_identity_of_a_source_is_its_id_not_its_path(base_of: Base) -> None:
     source = BaseModelSource("someone/tiny", revision="abc", path=base_of("gpt2"))
     model, _ = classifier(source, "gpt2")
     assert (model.config.base_model_name_or_path, model.config.base_model_revision) == ("someone/tiny", "abc")
+
+
+def test_a_folder_given_relatively_is_found_again_from_another_directory(
+    base_of: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(base_of("gpt2"))
+    monkeypatch.chdir(folder.parent)
+    model, _ = classifier(folder.name, "gpt2")
+    model.save_pretrained(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    assert AutoModelForSequenceClassification.from_pretrained("out").config.base_model_name_or_path == str(folder)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])

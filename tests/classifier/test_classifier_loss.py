@@ -12,6 +12,7 @@ from classifier_parts import ALL_FAMILIES, TEXTS, classifier, encode, scramble
 from torch import Tensor
 
 from hf_prompting import Verbalizer
+from hf_prompting.errors import LabelWordError
 
 Base = Callable[[str], str]
 LABELS = torch.tensor([2, 0, 0, 1])
@@ -62,6 +63,12 @@ def test_a_batch_without_any_label_has_a_finite_loss(base_of: Base) -> None:
     model, tokenizer = classifier(base_of("bert"), "bert")
     loss = loss_of(model, encode(tokenizer), torch.full((4,), -100))
     assert loss.item() == 0.0
+
+
+def test_a_class_number_without_a_class_is_an_error_that_names_the_labels(base_of: Base) -> None:
+    model, tokenizer = classifier(base_of("gpt2"), "gpt2")
+    with pytest.raises(LabelWordError, match=r"\[0, 1, 2, 7\]; allowed: 0 to 2"):
+        loss_of(model, encode(tokenizer), torch.tensor([2, 0, 7, 1]))
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])

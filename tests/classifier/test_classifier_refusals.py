@@ -32,6 +32,7 @@ from hf_prompting.errors import (
     BaseModelError,
     BaseModelMismatchError,
     HfPromptingError,
+    InputTextError,
     LabelWordError,
     SoftPromptError,
     TemplateError,
@@ -241,3 +242,11 @@ def test_a_failed_assembly_leaves_the_base_unwrapped() -> None:
 def test_a_config_of_defaults_can_be_made_and_saved(tmp_path: Path) -> None:
     PromptClassifierConfig().save_pretrained(tmp_path)
     assert PromptClassifierConfig.from_pretrained(tmp_path).format_version == 1
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
+def test_prompts_of_the_bases_own_tokenizer_are_refused(family: str) -> None:
+    tokenizer = TOKENIZERS[family]()
+    model, _ = classifier(tiny_model(family, vocab_size=len(tokenizer)), family, tokenizer=tokenizer)
+    with pytest.raises(InputTextError, match="soft tokens"):
+        model(**tokenizer("great fun", return_tensors="pt", return_token_type_ids=False))

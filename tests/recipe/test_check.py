@@ -65,11 +65,19 @@ def test_problems_of_all_parts_are_listed_at_once(tmp_path: Path, base: Path) ->
         ("verbalizer.words.negative=[great]", "belongs to label"),
         ("training.class_weights={negative: 1, positve: 2}", "Did you mean 'positive'?"),
         ("training.arguments.seed=3", "use training.seeds"),
+        ("training.lr_scheduler_type=linar", "Did you mean 'linear'?"),
+        ("template={soft:3}was{mask}", "the template has no field"),
+        ("template={soft:3}{text} {label}{mask}", "the template shows the label itself"),
         ("evaluation.metrics=[owner/x]", "metric 'owner/x' is unknown"),
     ],
 )
 def test_each_problem_is_said_where_it_was_set(tmp_path: Path, base: Path, override: str, said: str) -> None:
     assert said in problems(tmp_path, recipe_values(base), override)
+
+
+def test_early_stopping_needs_dev_rows(tmp_path: Path, base: Path) -> None:
+    overrides = ["data.dev=null", "training.early_stopping_patience=2"]
+    assert "data.dev is null" in problems(tmp_path, recipe_values(base), *overrides)
 
 
 def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, base: Path) -> None:

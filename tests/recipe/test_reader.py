@@ -129,14 +129,27 @@ def test_overrides_replace_add_and_are_checked(tmp_path: Path) -> None:
     assert recipe.template == "{text}: {soft:2}{mask}"
     assert recipe.verbalizer.words["no"] == ("worse",)
     assert recipe.base_model.revision == "main"
-    text = mistakes(tmp_path, MINIMAL, "training.seed=1", "name.x=1", "oops", "template={a} b", "data.dev=", "name=")
+    text = mistakes(tmp_path, MINIMAL, "training.seed=1", "name.x=1", "oops", "training={a} b", "data.dev=", "name=")
     assert "--set training.seed: unknown key 'seed' in training. Did you mean 'seeds'?" in text
     assert "--set name.x: 'name' is a single value without keys inside" in text
     assert "--set oops: write it as key=value" in text
-    assert "--set template: not valid YAML" in text
+    assert "--set training: not valid YAML" in text
     assert "put the value in quotes" in text
     assert "--set name: name is empty; a text is needed" in text
     assert "data.dev" not in text
+
+
+def test_an_override_that_is_a_text_is_taken_as_written(tmp_path: Path) -> None:
+    written(tmp_path, MINIMAL)
+    for text in (
+        "{text} It was{mask}",
+        "Review: {text} #1: {soft:2}{mask}",
+        "[{text}] was{mask}",
+        "评论：{text}{mask}",
+    ):
+        assert read_recipe(tmp_path, overrides=[f"template={text}"]).recipe.template == text
+    recipe = read_recipe(tmp_path, overrides=["name=2024", "output.license=null", 'data.title="a b"']).recipe
+    assert (recipe.name, recipe.output.license, recipe.data.title) == ("2024", None, "a b")
 
 
 def test_smoke_lays_its_values_over_the_others_and_overrides_win(tmp_path: Path) -> None:

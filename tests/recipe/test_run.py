@@ -15,7 +15,7 @@ from hf_prompting.classifier import PromptForSequenceClassification
 from hf_prompting.errors import ArtifactError, BaseModelError, TemplateLengthError, TrainingError
 from hf_prompting.recipe import read_recipe
 from hf_prompting.recipe.prediction import InputRow, load_classifier, predict_rows
-from hf_prompting.recipe.run import RunResult, SeedRun, best_run, run_recipe
+from hf_prompting.recipe.run import RunResult, SeedRun, best_run, run_recipe, working_folder
 from hf_prompting.training import Tuning
 
 
@@ -164,3 +164,29 @@ def test_the_best_dev_score_wins_and_the_smaller_seed_breaks_ties() -> None:
     assert best_run([tuned(0, -0.5), tuned(1, -0.2)]).seed == 1
     assert best_run([tuned(5, 0.5), tuned(2, 0.5), tuned(3, 0.4)]).seed == 2
     assert best_run([tuned(5, None), tuned(2, None)]).seed == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_one_clear_error(tmp_path: Path, work: Path) -> None:
+    with pytest.raises(ArtifactError, match="free some space"), working_folder(work / "out"):
+        torch.save(torch.zeros(100_000), "/dev/full")
+    assert list(work.iterdir()) == []
+
+
+def test_a_local_base_is_named_in_what_may_be_published_without_its_path(
+    tmp_path: Path, base: Path, work: Path
+) -> None:
+    values = recipe_values(base)
+    values["base_model"] = {"id": str(base)}
+    folder = run(tmp_path, base, values=values).folder
+    for name in ("README.md", "metrics.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert base.name in text
+        assert str(base.parent) not in text
+    assert not (folder / "README.md").read_text(encoding="utf-8").partition("# ")[0].count("base_model:")
+
+
+def test_the_card_says_whether_the_base_was_tuned_too(tmp_path: Path, base: Path, work: Path) -> None:
+    for value, said in (("false", "is unchanged and not in this folder"), ("true", "is tuned too, and in this folder")):
+        folder = run(tmp_path, base, f"training.trainable_base={value}", overwrite=True).folder
+        assert said in (folder / "README.md").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from tiny_models import tiny_model
 from tiny_recipes import labelled_rows
 from tiny_tokenizers import smollm_bpe
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
 from hf_prompting.classifier import PromptForSequenceClassification
@@ -19,7 +20,7 @@ from hf_prompting.data import Rows, tokenize_rows
 from hf_prompting.errors import TrainingError
 from hf_prompting.soft_prompts import SoftPromptConfig
 from hf_prompting.templates import PromptTemplate
-from hf_prompting.training import make_arguments, tune
+from hf_prompting.training import QuietProgress, make_arguments, tune
 from hf_prompting.verbalizers import Verbalizer
 
 TEMPLATE = PromptTemplate.parse("{soft:3}Review: {text}\nThe movie was{mask}")
@@ -117,3 +118,11 @@ def test_a_learning_rate_that_explodes_is_a_training_error_or_stays_finite(tmp_p
     wild = arguments(tmp_path, learning_rate=1e38, extra={"max_grad_norm": 0.0})
     with pytest.raises(TrainingError, match="training stopped at step"):
         tune(model, tokenizer, train=rows, dev=rows, arguments=wild)
+
+
+def test_bars_that_an_error_left_open_are_closed() -> None:
+    progress = QuietProgress()
+    progress.close()
+    progress.training_bar = bar = tqdm(total=2)
+    progress.close()
+    assert bar.disable  # tqdm's sign of a closed bar
