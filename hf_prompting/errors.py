@@ -73,6 +73,18 @@ class ShapeError(HfPromptingError, ValueError):
     """A tensor argument has a shape that the function does not accept."""
 
 
+class Seq2SeqConfigError(HfPromptingError, ValueError):
+    """A value of an encoder-decoder's configuration is not allowed, or two values do not fit together."""
+
+
+class Seq2SeqInputError(HfPromptingError, ValueError):
+    """An encoder-decoder was given ids, lengths or labels that it has no rows for."""
+
+
+class Seq2SeqConversionError(HfPromptingError, ValueError):
+    """A T5 checkpoint lacks weights, has weights too many, or a model is not one that T5 can express."""
+
+
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest allowed word, or an empty string.
 

@@ -17,6 +17,7 @@ LAYERS = (
     "templates",
     "verbalizers",
     "soft_prompts",
+    "seq2seq",
     "bases",
     "data",
     "classifier",

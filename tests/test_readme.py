@@ -32,7 +32,7 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_map_names_every_folder_of_the_package() -> None:
-    mapped = set(re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", README, flags=re.MULTILINE))
+    mapped = set(re.findall(r"^\| `([a-z0-9_]+)(?:/|\.py)` \|", README, flags=re.MULTILINE))
     folders = {path.name for path in (ROOT / "hf_prompting").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert mapped == folders | {"errors", "cli"}
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
 )
 
 from hf_prompting.errors import BaseModelError
@@ -43,7 +43,7 @@ def base_task_of(config: PreTrainedConfig) -> str:
     architectures = config.architectures or []
     if not any(name.endswith("EncoderModel") for name in architectures):
         if config.is_encoder_decoder:
-            if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+            if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:  # registered families are in it too
                 return "seq2seq"
         elif any(name.endswith("ForMaskedLM") for name in architectures) or _is_masked_by_default(config):
             return "masked"

@@ -35,6 +35,7 @@ def test_each_promised_family_has_its_task_and_loads_with_it(family: str) -> Non
         ("t5", {}, "seq2seq"),
         ("bart", {}, "seq2seq"),
         ("mt5", {}, "seq2seq"),
+        ("hf_prompting_seq2seq", {}, "seq2seq"),
     ],
 )
 def test_a_configuration_tells_its_task(model_type: str, values: dict[str, Any], task: str) -> None:
