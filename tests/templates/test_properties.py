@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import ALL_TOKENIZERS
 
-from hf_prompting.errors import HfPromptingError
+from hf_prompting.errors import HfPromptingError, TemplateSyntaxError
 from hf_prompting.templates import CompiledTemplate, PromptTemplate, SlotKind, compile_template
 
 SLOT_OF = {"bert_wordpiece": SlotKind.MASK, "roberta_bpe": SlotKind.MASK, "t5_unigram": SlotKind.SENTINEL}
@@ -51,7 +51,17 @@ def compiled(name: str, source: str) -> CompiledTemplate | HfPromptingError:
         return error
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=3_000)
+@given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from([*PIECES, *FIELDS, "{", "}", "{mask}"])).map("".join)))
+def test_any_text_is_a_template_that_can_be_written_again_or_a_syntax_error(source: str):
+    try:
+        template = PromptTemplate.parse(source)
+    except TemplateSyntaxError:
+        return
+    assert PromptTemplate.parse(str(template)) == template
+
+
+@settings(deadline=None, max_examples=2_000)
 @given(
     name=st.sampled_from(sorted(ALL_TOKENIZERS)),
     source=templates,
