@@ -69,6 +69,10 @@ class TrainingError(HfPromptingError, RuntimeError):
     """Training cannot go on, for instance because the loss is not a number."""
 
 
+class BenchmarkError(HfPromptingError, RuntimeError):
+    """A benchmark cannot be run, or its contenders did not compute the same."""
+
+
 class ShapeError(HfPromptingError, ValueError):
     """A tensor argument has a shape that the function does not accept."""
 

@@ -25,6 +25,7 @@ LAYERS = (
     "evaluation",
     "artifacts",
     "recipe",
+    "benchmarks",
     "cli",
 )
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,0 +1,67 @@
+"""The machine that numbers were measured on, and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_prompting.artifacts import installed_versions
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_MEMORY_INFO = Path("/proc/meminfo")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what the numbers depend on: processor, threads, memory, versions; no names of hosts, users or folders.
+
+    Example:
+        >>> sorted(describe_machine())
+        ['accelerator', 'architecture', 'cores', 'cpu', 'memory_bytes', 'python', 'system', 'threads', 'versions']
+    """
+    return {
+        "cpu": _first(_CPU_INFO, "model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": int((_first(_MEMORY_INFO, "MemTotal") or "0 kB").split()[0]) * 1024,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": installed_versions(),
+    }
+
+
+def matrix_rate(*, size: int = 1536, seconds: float = 1.5) -> float:
+    """Measure the float32 operations per second of this process's threads in a square matrix product.
+
+    The fastest of all products counts: it is the limit that a model's operations are held against, and other work on
+    the machine can only lower it.
+
+    Args:
+        size: rows and columns of the matrices; large enough for the product to be bound by operations, not bytes.
+        seconds: how long to measure.
+    Example:
+        >>> matrix_rate(size=64, seconds=0.01) > 0
+        True
+    """
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    product = torch.empty(size, size)
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.mm(left, right, out=product)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _first(file: Path, key: str) -> str | None:
+    if not file.is_file():
+        return None
+    lines = (line.partition(":") for line in file.read_text(encoding="utf-8").splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == key), None)
