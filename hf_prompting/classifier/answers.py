@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers.utils import logging
 
 from hf_prompting.classifier.label_head import check_post_processing, label_rows
+from hf_prompting.classifier.packing import can_pack, pack_rows, packed_attention
 from hf_prompting.classifier.padding import align
+from hf_prompting.classifier.prefix import MIN_SHARED, SharedPrefix
 from hf_prompting.errors import InputTextError
 from hf_prompting.verbalizers import LabelTrie
 
-_MIN_SHARED = 4  # a shorter common beginning costs more to share than to read again
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,16 @@ class WordScorer:
     Args:
         base: the model with its language-model head.
         slot: see ``AnswerSlot``.
-        share_prefix: let a causal model read the tokens that all rows of a batch begin with (soft tokens, instruction,
-            demonstrations) once. Scores and gradients stay the same; where they would not, it switches itself off.
+        pack: let a causal model read all rows in one line without padding. Scores and gradients stay the same; where
+            they would not, it switches itself off.
+        share_prefix: let it also read the tokens that all rows of a batch begin with (soft tokens, instruction,
+            demonstrations) once, and keep their states between batches that need no gradient.
     """
 
-    def __init__(self, base: Any, slot: AnswerSlot, *, share_prefix: bool = True) -> None:
-        self.share_prefix = share_prefix
+    def __init__(self, base: Any, slot: AnswerSlot, *, pack: bool = True, share_prefix: bool = True) -> None:
+        self.pack = pack
+        self.prefix = SharedPrefix(enabled=share_prefix)
+        self._is_exact: bool | None = None
         self.base = base
         self.slot = slot
         self.trie = LabelTrie.build(slot.words)
@@ -67,26 +74,96 @@ class WordScorer:
 
     def causal(self, input_ids: Tensor, keep: Tensor) -> Tensor:
         """Teacher forcing behind the last token of the prompt. (B, T) -> (B, N)"""
-        ids, mask = align(input_ids, keep, side="left", pad_id=self.slot.pad_id)
-        if self.trie.num_nodes > 1 and self.base.is_activation_checkpointing and self.base.training:
-            return self._causal_without_cache(ids, mask)
-        num_rows, next_position = ids.shape[0], mask.sum(1, keepdim=True)
-        num_shared = self._num_shared(ids, mask)
-        if num_shared:
-            output, scores, mask = self._read_behind_prefix(ids, mask, num_shared)
-        else:
-            output, scores = self._run(
-                _last(1),
-                normalize=False,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                use_cache=self.trie.num_nodes > 1,
+        if self.base.training and self.base.is_activation_checkpointing:
+            # Layers run again in the backward pass, where no layout is set and no cache is filled.
+            return self._causal_without_cache(input_ids, keep)
+        if self.pack and self._packing_is_exact(input_ids.device):
+            return self._causal_packed(input_ids, keep, keep_prefix=not torch.is_grad_enabled())
+        return self._causal_by_levels(input_ids, keep)
+
+    def _causal_packed(self, input_ids: Tensor, keep: Tensor, *, keep_prefix: bool) -> Tensor:
+        """Read all rows and all nodes in one line: no padding, and the tokens that all rows begin with only once."""
+        ids, mask = align(input_ids, keep, side="right", pad_id=self.slot.pad_id)
+        lengths = mask.sum(1)
+        ids, mask = ids[:, : lengths.max()], mask[:, : lengths.max()]
+        num_shared, states = self.prefix.find(self.base, ids, lengths, keep=keep_prefix)
+        rows = pack_rows(
+            ids,
+            mask.bool(),
+            num_shared=num_shared,
+            node_pieces=self.trie.pieces[1:],
+            node_parents=[parent - 1 for parent in self.trie.parents[1:]],
+        )
+        line, positions, num_before = rows.ids_S, rows.positions_S, 0
+        if states is None:
+            num_before = num_shared
+            line = torch.cat([rows.prefix_P, line])
+            positions = torch.cat([torch.arange(num_shared, device=line.device), positions])
+        with packed_attention(self.base, rows):
+            _, scores = self._run(
+                lambda hidden: hidden[0, num_before + rows.answers_BK],
+                normalize=self.trie.num_nodes > 1,
+                num_plain=1,
+                input_ids=line[None],
+                position_ids=positions[None],
+                past_key_values=states,
+                use_cache=states is not None,
             )
-        node_scores = {0: scores[:, 0]}
+        return self._words_from_nodes(scores)
+
+    def _packing_is_exact(self, device: torch.device) -> bool:
+        """Compare both ways on a few tokens, once: an architecture may mix neighbours outside of its attention."""
+        if self._is_exact is None:
+            self._is_exact = self._can_pack() and self._packing_agrees(device)
+        return self._is_exact
+
+    def _can_pack(self) -> bool:
+        named = {"past_key_values", "position_ids"} <= self.accepted
+        return named and not getattr(self.base, "_is_stateful", False) and can_pack(self.base)
+
+    @torch.no_grad()
+    def _packing_agrees(self, device: torch.device) -> bool:
+        length = MIN_SHARED + 4
+        ids = (
+            torch.arange(1, 3 * length + 1, device=device).reshape(3, length)
+            % self.base.config.get_text_config().vocab_size
+        )
+        ids[:, :MIN_SHARED] = ids[0, :MIN_SHARED]
+        keep = torch.arange(length, device=device) < torch.tensor([[length], [length - 1], [length - 3]], device=device)
+        modes = {module: module.training for module in self.base.modules()}
+        self.base.eval()
+        try:
+            expected = self._causal_by_levels(ids, keep)
+            found = [self._causal_packed(ids, keep, keep_prefix=kept) for kept in (False, True)]
+        except Exception as error:  # whatever an unknown architecture says to a line of rows
+            logger.info(f"{type(self.base).__name__} is read with padding: {error}")
+            return False
+        finally:
+            self.prefix.forget()
+            for module, mode in modes.items():
+                module.training = mode
+        # Up to a constant per row; reduced precision is told apart from a wrong layout by the scale of the scores.
+        expected = expected - expected.mean(1, keepdim=True)
+        tolerance = max(1e-4, 64 * torch.finfo(self.base.dtype).eps) * max(1.0, float(expected.abs().max()))
+        return all(
+            bool(((scores - scores.mean(1, keepdim=True)) - expected).abs().max() <= tolerance) for scores in found
+        )
+
+    def _causal_by_levels(self, input_ids: Tensor, keep: Tensor) -> Tensor:
+        """Read padded rows, then the tree level by level: each parent's states are copied to its children."""
+        ids, mask = align(input_ids, keep, side="left", pad_id=self.slot.pad_id)
+        num_rows, next_position = ids.shape[0], mask.sum(1, keepdim=True)
+        output, scores = self._run(
+            _last(1),
+            normalize=False,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=self.trie.num_nodes > 1,
+        )
+        node_scores = [scores]
         previous = [0]
         for level, nodes in enumerate(self.trie.levels()[1:]):
-            # Each parent's cached states are copied to its children, then one token per node is read.
             parents = torch.tensor([previous.index(self.trie.parents[node]) for node in nodes], device=ids.device)
             rows = (torch.arange(num_rows, device=ids.device)[:, None] * len(previous) + parents).flatten()
             output.past_key_values.batch_select_indices(rows)
@@ -101,56 +178,13 @@ class WordScorer:
                 past_key_values=output.past_key_values,
                 use_cache=True,
             )
-            by_node = scores[:, 0].reshape(num_rows, len(nodes), -1)
-            node_scores.update({node: by_node[:, place] for place, node in enumerate(nodes)})
+            node_scores.append(scores.reshape(num_rows, len(nodes), -1))
             previous = nodes
-        return self._words_from_nodes(node_scores)
+        return self._words_from_nodes(torch.cat(node_scores, dim=1))
 
-    def _read_behind_prefix(self, ids: Tensor, mask: Tensor, num_shared: int) -> tuple[Any, Tensor, Tensor]:
-        """Read the shared tokens once, then every row's own behind a copy of their states.
-
-        Returns:
-            the base's output, scores (B, 1, R) at the last token, and the mask that goes with the cached states.
-        """
-        num_rows, longest = ids.shape[0], int(mask.sum(1).max())
-        is_own = mask.bool() & (mask.cumsum(1) > num_shared)
-        own_ids, own_mask = align(ids, is_own, side="left", pad_id=self.slot.pad_id)
-        own_ids, own_mask = own_ids[:, num_shared - longest :], own_mask[:, num_shared - longest :]
-        prefix = ids[:1][mask[:1].bool()][None, :num_shared]
-        cache = self._run(_last(1), normalize=False, input_ids=prefix, use_cache=True)[0].past_key_values
-        cache.batch_repeat_interleave(num_rows)
-        whole_mask = torch.cat([own_mask.new_ones(num_rows, num_shared), own_mask], dim=1)
-        output, scores = self._run(
-            _last(1),
-            normalize=False,
-            input_ids=own_ids,
-            attention_mask=whole_mask,
-            position_ids=num_shared + (own_mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output, scores, whole_mask
-
-    def _num_shared(self, ids: Tensor, mask: Tensor) -> int:
-        """Count the tokens that all rows begin with, or return 0 where sharing them is not exact or not worth it."""
-        if not self.share_prefix or ids.shape[0] < 2 or not {"past_key_values", "position_ids"} <= self.accepted:
-            return 0
-        config = self.base.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        # Padding between prefix and text would shift a sliding window; inside one window it does not matter.
-        if window is not None and ids.shape[1] + self.max_extra_tokens > window:
-            return 0
-        if getattr(self.base, "_is_stateful", False):  # a recurrent state cannot be read behind padding
-            return 0
-        if self.base.training and (self.base.is_activation_checkpointing or _has_dropout(self.base)):
-            return 0
-        from_start, _ = align(ids, mask.bool(), side="right", pad_id=self.slot.pad_id)
-        num_equal = int((from_start == from_start[:1]).all(0).cumprod(0).sum())
-        num_shared = min(num_equal, int(mask.sum(1).min()) - 1)  # every row keeps a token of its own to answer from
-        return num_shared if num_shared >= _MIN_SHARED else 0
-
-    def _causal_without_cache(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Same scores by reading prompt and branch together: activation checkpointing allows no cache."""
+    def _causal_without_cache(self, input_ids: Tensor, keep: Tensor) -> Tensor:
+        """Read prompt and branch together, every branch with a copy of the prompt."""
+        ids, mask = align(input_ids, keep, side="left", pad_id=self.slot.pad_id)
         branches, branch_mask, nodes = self._branches(ids.device)
         num_rows, num_branches, length = ids.shape[0], *branches.shape
         ids = torch.cat([ids.repeat_interleave(num_branches, 0), branches.repeat(num_rows, 1)], dim=1)
@@ -216,11 +250,13 @@ class WordScorer:
                     scores[number] = at_masks.gather(2, columns.expand(ids.shape[0], -1)[..., None]).sum((1, 2))
         return torch.stack([score for score in scores if score is not None], dim=1)
 
-    def _run(self, select: Callable[[Tensor], Tensor], *, normalize: bool, **inputs: Any) -> tuple[Any, Tensor]:
+    def _run(
+        self, select: Callable[[Tensor], Tensor], *, normalize: bool, num_plain: int = 0, **inputs: Any
+    ) -> tuple[Any, Tensor]:
         """Run the base; return its output and the scores (B, K, R) of the pieces at the selected positions."""
         device = next(value.device for value in inputs.values() if isinstance(value, Tensor))
         inputs = {name: value for name, value in inputs.items() if name in self.accepted}
-        with label_rows(self.base, torch.tensor(self.pieces, device=device), select, normalize) as tap:
+        with label_rows(self.base, torch.tensor(self.pieces, device=device), select, normalize, num_plain) as tap:
             output = self.base(**inputs, return_dict=True)
         logits = output.logits.float()
         if tap.normalizer is None:
@@ -241,16 +277,22 @@ class WordScorer:
 
     def _words_from_branches(self, scores: Tensor, num_rows: int, nodes_of_branch: list[list[int]]) -> Tensor:
         by_branch = scores.reshape(num_rows, len(nodes_of_branch), *scores.shape[1:])  # (B, branches, 1 + length, R)
-        node_scores = {0: by_branch[:, 0, 0]}
+        place_of: dict[int, tuple[int, int]] = {0: (0, 0)}
         for branch, nodes in enumerate(nodes_of_branch):
             for place, node in enumerate(nodes, start=1):
-                node_scores.setdefault(node, by_branch[:, branch, place])
-        return self._words_from_nodes(node_scores)
+                place_of.setdefault(node, (branch, place))
+        branches, places = zip(*(place_of[node] for node in range(self.trie.num_nodes)), strict=True)
+        return self._words_from_nodes(by_branch[:, list(branches), list(places)])
 
-    def _words_from_nodes(self, node_scores: dict[int, Tensor]) -> Tensor:
-        """Add up each word's steps. {node: (B, R)} -> (B, N)"""
-        words = [sum(node_scores[node][:, self.column[piece]] for node, piece in steps) for steps in self.trie.words]
-        return torch.stack([torch.as_tensor(word) for word in words], dim=1)
+    def _words_from_nodes(self, scores_BKR: Tensor) -> Tensor:
+        """Add up each word's steps. (B, nodes, pieces) -> (B, N)"""
+        longest = max(map(len, self.trie.words))
+        steps = [[*word, *[(0, -1)] * (longest - len(word))] for word in self.trie.words]
+        nodes_NL = torch.tensor([[node for node, _ in word] for word in steps], device=scores_BKR.device)
+        columns_NL = torch.tensor(
+            [[self.column.get(piece, -1) for _, piece in word] for word in steps], device=scores_BKR.device
+        )
+        return (scores_BKR[:, nodes_NL, columns_NL.clamp(min=0)] * (columns_NL >= 0)).sum(-1)
 
 
 SCORERS: dict[str, Callable[[WordScorer, Tensor, Tensor], Tensor]] = {
@@ -258,12 +300,6 @@ SCORERS: dict[str, Callable[[WordScorer, Tensor, Tensor], Tensor]] = {
     "masked": WordScorer.masked,
     "seq2seq": WordScorer.seq2seq,
 }
-
-
-def _has_dropout(model: Any) -> bool:
-    """Tell whether rows would draw their own dropout in training."""
-    in_attention = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
-    return bool(in_attention) or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
 
 def _last(num_positions: int) -> Callable[[Tensor], Tensor]:

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from hf_prompting.errors import BaseModelError
 
-_VOCABULARY_CHUNK = 16_384  # rows of the head per step of the normaliser: bounds its memory
+_CHUNK_LOGITS = 2**23  # logits held at a time for the normaliser: bounds its memory
+_MIN_CHUNK = 1024  # rows of the head; fewer would not fill a matrix product
 
 
 class HeadTap:
@@ -34,7 +35,9 @@ class HeadTap:
 
 
 @contextmanager
-def label_rows(base: Any, piece_ids: Tensor, select: Callable[[Tensor], Tensor], normalize: bool) -> Iterator[HeadTap]:
+def label_rows(
+    base: Any, piece_ids: Tensor, select: Callable[[Tensor], Tensor], normalize: bool, num_plain: int = 0
+) -> Iterator[HeadTap]:
     """Make ``base(...)`` return logits (B, K, R) of the given pieces at the selected positions.
 
     Args:
@@ -42,6 +45,7 @@ def label_rows(base: Any, piece_ids: Tensor, select: Callable[[Tensor], Tensor],
         piece_ids: (R,) token ids.
         select: (B, T, H) hidden states -> (B, K, H) states at the answer positions.
         normalize: also compute the normaliser over the whole vocabulary, without ever holding its logits.
+        num_plain: first positions whose normaliser is not needed; it is given as 0.
     Raises:
         BaseModelError: if the model has no output head.
     Example:
@@ -58,7 +62,8 @@ def label_rows(base: Any, piece_ids: Tensor, select: Callable[[Tensor], Tensor],
         states_BKH = select(hidden)
         tap.raw = _rows(head, states_BKH, piece_ids)
         if normalize:
-            tap.normalizer = _log_normalizer(head, states_BKH, _post_processing(base, bias))
+            normalizer = _log_normalizer(head, states_BKH[:, num_plain:], _post_processing(base, bias))
+            tap.normalizer = F.pad(normalizer, (num_plain, 0))
         return tap.raw
 
     hooked = head.__dict__.get("forward")  # accelerate's offloading puts its own there
@@ -122,13 +127,15 @@ def _log_normalizer(head: nn.Module, states: Tensor, post: Callable[[Tensor, sli
         full: Tensor = type(head).forward(head, states)
         return post(full, slice(None)).float().logsumexp(-1)
 
+    size = max(_MIN_CHUNK, _CHUNK_LOGITS // max(1, states.shape[:-1].numel()))
+
     def of_chunk(states: Tensor, start: int) -> Tensor:
-        rows = slice(start, start + _VOCABULARY_CHUNK)
+        rows = slice(start, start + size)
         logits = F.linear(states, head.weight[rows], None if head.bias is None else head.bias[rows])
         return post(logits, rows).float().logsumexp(-1)
 
     chunks = []
-    for start in range(0, head.weight.shape[0], _VOCABULARY_CHUNK):
+    for start in range(0, head.weight.shape[0], size):
         if torch.is_grad_enabled() and states.requires_grad:
             chunks.append(checkpoint(of_chunk, states, start, use_reentrant=False))
         else:

@@ -10,7 +10,6 @@ from tiny_models import CAUSAL, MASKED, SEQ2SEQ, tiny_model
 from torch import Tensor
 
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
-from hf_prompting.classifier.padding import align
 from hf_prompting.errors import InputTextError
 
 PAD, MASK, PREFIX = 0, 99, (2, 98)
@@ -92,45 +91,6 @@ def test_activation_checkpointing_gives_the_same_scores_and_gradients(family: st
         results.append((scores.detach().softmax(-1), model.get_input_embeddings().weight.grad.clone()))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-3)
-
-
-@pytest.mark.parametrize("words", [SINGLE, MULTI], ids=["single", "multi"])
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("family", CAUSAL)
-def test_reading_a_shared_beginning_once_changes_neither_scores_nor_gradients(
-    family: str, side: str, words: tuple[tuple[int, ...], ...]
-) -> None:
-    """In float64, so that only a real difference shows. Gemma's window is wide enough for sharing to stay on."""
-    model = tiny_model(family, **({"sliding_window": 64} if family == "gemma3" else {})).double()
-    beginning = [50, 51, 52, 53, 54, 55]
-    prompts = [[*beginning, *prompt] for prompt in rows("causal", 0)]
-    results = []
-    for share in (True, False):
-        score = WordScorer(model, AnswerSlot(words, PAD), share_prefix=share)
-        ids, keep = batch(prompts, side, extra=3)
-        assert score._num_shared(*align(ids, keep, side="left", pad_id=PAD)) == (len(beginning) if share else 0)
-        scores = score.causal(ids, keep)
-        model.zero_grad()
-        scores.log_softmax(-1)[:, 0].sum().backward()
-        results.append((scores.detach(), model.get_input_embeddings().weight.grad.clone()))
-    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-5)
-
-
-def test_nothing_is_shared_where_it_would_not_be_exact() -> None:
-    ids, keep = batch([[50, 51, 52, 53, 54, 55, *prompt] for prompt in rows("causal", 0)], "left")
-    mask = keep.long()
-
-    def num_shared(model: Any) -> int:
-        return WordScorer(model, AnswerSlot(SINGLE, PAD))._num_shared(ids, mask)
-
-    assert num_shared(tiny_model("gemma3", sliding_window=8)) == 0
-    assert num_shared(tiny_model("gpt2", resid_pdrop=0.1)) == 6
-    assert num_shared(tiny_model("gpt2", resid_pdrop=0.1).train()) == 0
-    checkpointing = tiny_model("llama").train()
-    checkpointing.activation_checkpointing_enable()
-    assert num_shared(checkpointing) == 0
-    assert WordScorer(tiny_model("llama"), AnswerSlot(SINGLE, PAD))._num_shared(ids[:1], mask[:1]) == 0
 
 
 @torch.no_grad()

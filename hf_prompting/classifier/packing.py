@@ -1,0 +1,239 @@
+"""Rows without padding: all tokens of a batch in one line, the beginning that they share only once.
+
+Linear layers read the line as it is. Only attention has to know which token belongs to which row: it is registered with
+transformers under a name of its own, lays the rows side by side for the moment of the product, and calls the model's
+ordinary ``sdpa`` attention. So every architecture that lets transformers choose its attention runs unchanged.
+
+S tokens of all rows, P shared tokens, T columns of the widest row, M nodes of the tree of label words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_NAME = "hf_prompting_packed"
+_LAYOUT: ContextVar[_Layout] = ContextVar("layout")
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """A batch in one line, and where each token lies.
+
+    Attributes:
+        ids_S: own tokens of all rows, row after row: the row's prompt behind the shared beginning, then the nodes.
+        positions_S: their positions.
+        positions_BT: the same, laid out in columns; padding is 0.
+        is_token_BT: which columns of a row hold a token.
+        may_see_BTT: which own tokens of its row a token attends to.
+        prefix_P: ids of the shared beginning.
+        places_S: place in B * T of each token.
+        answers_BK: place in the line of each row's last prompt token, then of its nodes. K = 1 + M
+    """
+
+    ids_S: Tensor
+    positions_S: Tensor
+    positions_BT: Tensor
+    is_token_BT: Tensor
+    may_see_BTT: Tensor
+    prefix_P: Tensor
+    places_S: Tensor
+    answers_BK: Tensor
+
+    @property
+    def num_shared(self) -> int:
+        """P."""
+        return self.prefix_P.shape[0]
+
+    def columns(self, states_SHD: Tensor) -> Tensor:
+        """Lay the line out in columns, padding zero. (S, heads, D) -> (B, heads, T, D)"""
+        num_rows, width = self.is_token_BT.shape
+        columns: Tensor = _ToColumns.apply(states_SHD, self.places_S, num_rows * width)  # type: ignore[no-untyped-call]
+        return columns.view(num_rows, width, *states_SHD.shape[1:]).transpose(1, 2)
+
+    def line(self, columns_BTHD: Tensor) -> Tensor:
+        """Undo ``columns``. (B, T, heads, D) -> (S, heads, D)"""
+        line: Tensor = _ToLine.apply(columns_BTHD.flatten(0, 1), self.places_S)  # type: ignore[no-untyped-call]
+        return line
+
+    def mask(self, window: int | None) -> Tensor:
+        """Tell which keys a token attends to: the shared beginning, then the row's own. -> (B, 1, T, P + T) bool"""
+        num_rows, width = self.is_token_BT.shape
+        see_prefix = self.is_token_BT.new_ones(num_rows, width, self.num_shared)
+        may_see = torch.cat([see_prefix, self.may_see_BTT], dim=2)
+        if window is not None:
+            starts = torch.arange(self.num_shared, device=may_see.device).expand(num_rows, -1)
+            keys = torch.cat([starts, self.positions_BT], dim=1)
+            may_see = may_see & (self.positions_BT[:, :, None] - keys[:, None] < window)
+        return may_see[:, None]
+
+
+def pack_rows(
+    ids_BT: Tensor,
+    is_token_BT: Tensor,
+    *,
+    num_shared: int,
+    node_pieces: Sequence[int] = (),
+    node_parents: Sequence[int] = (),
+) -> PackedRows:
+    """Bring a batch into one line.
+
+    Args:
+        ids_BT: rows with their padding on the right.
+        is_token_BT: False for padding.
+        num_shared: P, tokens that all rows begin with; every row is longer than that.
+        node_pieces: M tokens that are read behind each row, as a tree.
+        node_parents: parent of each node among the nodes, which comes before it; -1 for the row's last token.
+    Example:
+        >>> rows = pack_rows(torch.tensor([[7, 8, 5], [7, 8, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool(),
+        ...                  num_shared=1)
+        >>> rows.prefix_P.tolist(), rows.ids_S.tolist(), rows.positions_S.tolist(), rows.answers_BK.tolist()
+        ([7], [8, 5, 8], [1, 2, 1], [[1], [2]])
+    """
+    device, num_rows = ids_BT.device, ids_BT.shape[0]
+    prefix_P, ids_BT, is_own_BT = ids_BT[0, :num_shared], ids_BT[:, num_shared:], is_token_BT[:, num_shared:]
+    num_own_B, width, num_nodes = is_own_BT.sum(1), ids_BT.shape[1], len(node_pieces)
+    ancestors_MM, depths_M = _ancestors(node_parents, device)
+    nodes_BM = torch.tensor(node_pieces, dtype=ids_BT.dtype, device=device).expand(num_rows, -1)
+    is_token_BT = torch.cat([is_own_BT, is_own_BT.new_ones(num_rows, num_nodes)], dim=1)
+    own_positions_BT = (num_shared + torch.arange(width, device=device)).expand(num_rows, -1)
+    node_positions_BM = num_shared + num_own_B[:, None] - 1 + depths_M
+    positions_BT = torch.cat([own_positions_BT, node_positions_BM], dim=1) * is_token_BT
+    may_see_BTT = is_token_BT.new_zeros(num_rows, width + num_nodes, width + num_nodes)
+    may_see_BTT[:, :width, :width] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    may_see_BTT[:, width:, :width] = is_own_BT[:, None]
+    may_see_BTT[:, width:, width:] = ancestors_MM
+    places_S = is_token_BT.flatten().nonzero()[:, 0]
+    line_BT = (is_token_BT.flatten().cumsum(0) - 1).view_as(is_token_BT)
+    last_B1 = line_BT.gather(1, num_own_B[:, None] - 1)
+    return PackedRows(
+        ids_S=torch.cat([ids_BT, nodes_BM], dim=1).flatten()[places_S],
+        positions_S=positions_BT.flatten()[places_S],
+        positions_BT=positions_BT,
+        is_token_BT=is_token_BT,
+        may_see_BTT=may_see_BTT,
+        prefix_P=prefix_P,
+        places_S=places_S,
+        answers_BK=torch.cat([last_B1, line_BT[:, width:]], dim=1),
+    )
+
+
+class _Layout:
+    """A batch and its masks, each made once for all layers that have the same window."""
+
+    def __init__(self, rows: PackedRows) -> None:
+        self.rows = rows
+        self._masks: dict[int | None, Tensor] = {}
+
+    def mask(self, window: int | None) -> Tensor:
+        if window not in self._masks:
+            self._masks[window] = self.rows.mask(window)
+        return self._masks[window]
+
+
+@contextmanager
+def packed_attention(base: Any, rows: PackedRows) -> Iterator[None]:
+    """Make ``base`` read one line of ``rows``: its own tokens, behind the shared ones in the line or in a cache."""
+    config = base.config.get_text_config()
+    before = config._attn_implementation
+    token = _LAYOUT.set(_Layout(rows))
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _LAYOUT.reset(token)
+
+
+def can_pack(base: Any) -> bool:
+    """Tell whether a model leaves its attention to transformers' ``sdpa``, the same in all layers but for windows."""
+    config = base.config.get_text_config()
+    return getattr(config, "_attn_implementation", None) == "sdpa" and not getattr(config, "attention_chunk_size", None)
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over one line, by transformers' signature. queries (1, heads, S or P + S, D), keys (1, _, P + S, D)"""
+    layout, sdpa = _LAYOUT.get(), ALL_ATTENTION_FUNCTIONS["sdpa"]
+    rows = layout.rows
+    num_own, num_shared = rows.ids_S.shape[0], rows.num_shared
+    query_BHTD, key_BHTD, value_BHTD = (
+        rows.columns(states[0, :, -num_own:].transpose(0, 1)) for states in (query, key, value)
+    )
+    if num_shared:
+        key_BHTD = _behind(key[:, :, :num_shared], key_BHTD)
+        value_BHTD = _behind(value[:, :, :num_shared], value_BHTD)
+    out_BTHD, _ = sdpa(module, query_BHTD, key_BHTD, value_BHTD, layout.mask(sliding_window), **kwargs)
+    out_SHD = rows.line(out_BTHD)
+    if query.shape[2] > num_own:
+        mask = None
+        if sliding_window is not None and num_shared > sliding_window:
+            steps = torch.arange(num_shared, device=query.device)
+            distance = steps[:, None] - steps[None]
+            mask = ((distance >= 0) & (distance < sliding_window))[None, None]
+        shared = (states[:, :, :num_shared] for states in (query, key, value))
+        out_shared, _ = sdpa(module, *shared, mask, **{**kwargs, "is_causal": mask is None})
+        out_SHD = torch.cat([out_shared[0], out_SHD])
+    return out_SHD[None], None
+
+
+AttentionInterface.register(_NAME, _attend)
+
+
+def _behind(shared: Tensor, own_BHTD: Tensor) -> Tensor:
+    return torch.cat([shared.expand(own_BHTD.shape[0], -1, -1, -1), own_BHTD], dim=2)
+
+
+def _ancestors(parents: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which nodes stand on the way to each node, itself included, and how deep each is. -> (M, M) bool, (M,)"""
+    is_ancestor = torch.eye(len(parents), dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            is_ancestor[node] |= is_ancestor[parent]
+    is_ancestor = is_ancestor.to(device)
+    return is_ancestor, is_ancestor.sum(1)
+
+
+class _ToColumns(torch.autograd.Function):
+    """Copy rows of a line to places in a larger one. Its gradient is a plain read, where PyTorch would add up."""
+
+    @staticmethod
+    def forward(ctx: Any, line: Tensor, places: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return line.new_zeros(size, *line.shape[1:]).index_copy_(0, places, line)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None
+
+
+class _ToLine(torch.autograd.Function):
+    """Read rows at distinct places; the gradient is a plain copy."""
+
+    @staticmethod
+    def forward(ctx: Any, columns: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.size = columns.shape[0]
+        return columns.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.size, *gradient.shape[1:]).index_copy_(0, places, gradient), None
