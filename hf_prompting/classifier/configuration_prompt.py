@@ -94,6 +94,11 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
                     f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}.{did_you_mean(str(value), allowed)}"
                 )
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether anything was trained; a frozen base with neither soft tokens nor word weights has no file."""
+        return bool(self.soft_prompt) or self.trainable_base or self.aggregation == "weighted"
+
     def check_complete(self) -> None:
         """Make sure that a classifier can be built from these values.
 

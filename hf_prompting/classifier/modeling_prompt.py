@@ -250,7 +250,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()
-        state = _read_state(folder, hub) if _has_weights(config) else {}
+        state = _read_state(folder, hub) if config.has_weights else {}
         if base_model is None:
             base_model = _recorded_base(config, folder)
         if not isinstance(base_model, PreTrainedModel):
@@ -326,11 +326,6 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
             f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path} that this "
             "prompt was tuned on (another precision or quantisation?): expect slightly different scores"
         )
-
-
-def _has_weights(config: PromptClassifierConfig) -> bool:
-    """Tell whether anything was trained; a frozen base with neither soft tokens nor word weights has no file."""
-    return bool(config.soft_prompt) or config.trainable_base or config.aggregation == "weighted"
 
 
 def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
