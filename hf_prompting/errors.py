@@ -57,6 +57,10 @@ class ArtifactError(HfPromptingError, OSError):
     """A saved folder is unreadable, incomplete, of a newer version, or must not be overwritten."""
 
 
+class HubError(HfPromptingError, OSError):
+    """The Hub refused something, or could not be reached."""
+
+
 class RecipeError(HfPromptingError, ValueError):
     """A recipe has mistakes; the message lists all of them with their lines."""
 

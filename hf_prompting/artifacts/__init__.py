@@ -1,7 +1,17 @@
-"""Step 8 of the data flow: a folder that is written whole or not at all, and its model card."""
+"""Step 8 of the data flow: a folder that is written whole or not at all, its model card, and its way to the Hub."""
 
 from hf_prompting.artifacts.folder import atomic_folder, refuse_existing
 from hf_prompting.artifacts.model_card import CardContents, model_card, write_card
+from hf_prompting.artifacts.push import Pushed, push_folder
 from hf_prompting.artifacts.versions import installed_versions
 
-__all__ = ["CardContents", "atomic_folder", "installed_versions", "model_card", "refuse_existing", "write_card"]
+__all__ = [
+    "CardContents",
+    "Pushed",
+    "atomic_folder",
+    "installed_versions",
+    "model_card",
+    "push_folder",
+    "refuse_existing",
+    "write_card",
+]

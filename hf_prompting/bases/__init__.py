@@ -1,6 +1,7 @@
 """Base models: where they come from, how they are loaded, and how one is told from another."""
 
 from hf_prompting.bases.fingerprint import BaseFingerprint, compare_bases, fingerprint_base
+from hf_prompting.bases.folders import find_folder, remember_folder
 from hf_prompting.bases.load import load_base_model, load_base_tokenizer
 from hf_prompting.bases.locate import LocatedBase, locate_base
 from hf_prompting.bases.packaged import PACKAGED_BASES
@@ -17,8 +18,10 @@ __all__ = [
     "PackageFile",
     "base_task_of",
     "compare_bases",
+    "find_folder",
     "fingerprint_base",
     "load_base_model",
     "load_base_tokenizer",
     "locate_base",
+    "remember_folder",
 ]

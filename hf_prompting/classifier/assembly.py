@@ -15,6 +15,7 @@ from hf_prompting.bases import (
     fingerprint_base,
     load_base_model,
     load_base_tokenizer,
+    remember_folder,
 )
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
 from hf_prompting.errors import BaseModelError, LabelWordError, SoftPromptError
@@ -52,6 +53,7 @@ def assemble(
     template = PromptTemplate.parse(template) if isinstance(template, str) else template
     verbalizer = verbalizer if isinstance(verbalizer, Verbalizer) else Verbalizer(verbalizer)
     identity, revision = _identity(base, kwargs.get("revision"))
+    folder = _folder(identity)
     if not isinstance(base, PreTrainedModel):
         source = str(base) if isinstance(base, Path) else base
         tokenizer = (
@@ -77,10 +79,14 @@ def assemble(
             f"{len(class_weights)} class_weights for the {len(verbalizer.labels)} labels {list(verbalizer.labels)}"
         )
     weight = base.get_input_embeddings().weight
+    fingerprint = fingerprint_base(base)
+    if folder is not None:
+        remember_folder(folder, fingerprint)
     config = PromptClassifierConfig(
-        base_model_name_or_path=identity,
-        base_model_revision=revision,
-        base_model_fingerprint=fingerprint_base(base).to_dict(),
+        base_model_name_or_path=folder.name if folder else identity,
+        base_model_is_folder=folder is not None,
+        base_model_revision=None if folder else getattr(base.config, "_commit_hash", None) or revision,
+        base_model_fingerprint=fingerprint.to_dict(),
         base_task=task,
         hidden_size=weight.shape[1],
         vocab_size=weight.shape[0],
@@ -106,14 +112,14 @@ def assemble(
 
 def _identity(base: Any, revision: str | None) -> tuple[str, str | None]:
     if isinstance(base, BaseModelSource):
-        return _lasting(base.id), revision or base.revision
-    return _lasting(str(getattr(base, "name_or_path", base))), revision
+        return base.id, revision or base.revision
+    return str(getattr(base, "name_or_path", base)), revision
 
 
-def _lasting(identity: str) -> str:
-    """Return a folder's absolute path, so that it is found again from another working directory; an id as it is."""
+def _folder(identity: str) -> Path | None:
+    """Return the folder that an identity is the path of, or None for a Hub id."""
     path = Path(identity).expanduser()
-    return str(path.absolute()) if identity and (path / "config.json").is_file() else identity
+    return path.resolve() if identity and (path / "config.json").is_file() else None
 
 
 def _only(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -20,8 +20,10 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
 
     Args:
         format_version: version of this layout; a newer one is refused.
-        base_model_name_or_path: identity of the base model, a Hub id or a folder.
-        base_model_revision: commit or tag of the base on the Hub.
+        base_model_name_or_path: identity of the base model: a Hub id, or the name of a folder.
+        base_model_is_folder: whether that is a folder's name. Its path is private and stays out
+            (``bases/folders.py`` remembers it).
+        base_model_revision: commit of the base on the Hub, or what was asked for where that is unknown.
         base_model_fingerprint: which exact weights the prompt was tuned on (``bases/fingerprint.py``).
         base_task: "causal", "masked" or "seq2seq".
         hidden_size: embedding width H of the base.
@@ -50,6 +52,7 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
 
     format_version: int = FORMAT_VERSION
     base_model_name_or_path: str | None = None
+    base_model_is_folder: bool = False
     base_model_revision: str | None = None
     base_model_fingerprint: dict[str, str] | None = None
     base_task: str = "causal"
@@ -90,6 +93,11 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
                 raise ArtifactError(
                     f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}.{did_you_mean(str(value), allowed)}"
                 )
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether anything was trained; a frozen base with neither soft tokens nor word weights has no file."""
+        return bool(self.soft_prompt) or self.trainable_base or self.aggregation == "weighted"
 
     def check_complete(self) -> None:
         """Make sure that a classifier can be built from these values.

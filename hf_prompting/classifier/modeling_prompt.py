@@ -15,12 +15,20 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file, logging
 
-from hf_prompting.bases import BaseFingerprint, BaseModelSource, compare_bases, fingerprint_base, load_base_model
+from hf_prompting.bases import (
+    BaseFingerprint,
+    BaseModelSource,
+    compare_bases,
+    find_folder,
+    fingerprint_base,
+    load_base_model,
+)
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
 from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
 from hf_prompting.errors import (
     ArtifactError,
+    BaseModelError,
     BaseModelMismatchError,
     InputTextError,
     LabelWordError,
@@ -242,9 +250,9 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()
-        state = _read_state(folder, hub) if _has_weights(config) else {}
+        state = _read_state(folder, hub) if config.has_weights else {}
         if base_model is None:
-            base_model = BaseModelSource(config.base_model_name_or_path or "", revision=config.base_model_revision)
+            base_model = _recorded_base(config, folder)
         if not isinstance(base_model, PreTrainedModel):
             shared = {name: hub[name] for name in _SHARED_HUB_ARGUMENTS if name in hub}
             source = str(base_model) if isinstance(base_model, Path) else base_model
@@ -282,6 +290,21 @@ def _max_tokens(base_config: Any) -> float:
     return float(limit - (base_config.pad_token_id + 1 if reserved else 0))
 
 
+def _recorded_base(config: PromptClassifierConfig, folder: str) -> BaseModelSource:
+    """Return where the base that a configuration names is to be loaded from."""
+    name = config.base_model_name_or_path or ""
+    if not config.base_model_is_folder:
+        return BaseModelSource(name, revision=config.base_model_revision)
+    saved = config.base_model_fingerprint
+    found = find_folder(name, BaseFingerprint.from_dict(saved) if saved else None, beside=Path(folder))
+    if found is None:  # never asked of the Hub: a folder's name is nobody's id there
+        raise BaseModelError(
+            f"the prompt in {folder!r} was tuned on a base model in a folder named {name!r}, which is known neither to "
+            "this machine nor beside the prompt; give its folder or Hub id with base_model=... (--base-model)"
+        )
+    return BaseModelSource(name, path=str(found))
+
+
 def _check_base(config: PromptClassifierConfig, base: Any) -> None:
     rows, width = base.get_input_embeddings().weight.shape
     if (rows, width) != (config.vocab_size, config.hidden_size):
@@ -303,11 +326,6 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
             f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path} that this "
             "prompt was tuned on (another precision or quantisation?): expect slightly different scores"
         )
-
-
-def _has_weights(config: PromptClassifierConfig) -> bool:
-    """Tell whether anything was trained; a frozen base with neither soft tokens nor word weights has no file."""
-    return bool(config.soft_prompt) or config.trainable_base or config.aggregation == "weighted"
 
 
 def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ OWNED: dict[str, str] = {
     "remove_unused_columns": "nothing: the rows are prepared by this library",
     "resume_from_checkpoint": "nothing: a recipe always starts anew",
     "logging_nan_inf_filter": "nothing: a loss that is not a number has to be seen",
-    "push_to_hub": "nothing: push the saved folder with `hf upload`",
+    "push_to_hub": "nothing: push the saved folder with `hf-prompting push`",
     "hub_token": "nothing: log in with `hf auth login`",
 }
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from classifier_parts import ALL_FAMILIES, TASK, TOKENIZERS, classifier, encode, template_for
+from classifier_parts import ALL_FAMILIES, TASK, TOKENIZERS, classifier, encode, scores, template_for
 from tiny_models import MASKED, tiny_model
 from transformers import AutoModelForSequenceClassification
 
 from hf_prompting import BaseModelSource, PromptTemplate, SoftPromptConfig, Verbalizer
+from hf_prompting.errors import BaseModelError
 
 Base = Callable[[str], str]
 VERBALIZER = Verbalizer({"negative": ["terrible", "bad"], "positive": ["great", "good"]})
@@ -93,15 +94,35 @@ def test_the_identity_of_a_source_is_its_id_not_its_path(base_of: Base) -> None:
     assert (model.config.base_model_name_or_path, model.config.base_model_revision) == ("someone/tiny", "abc")
 
 
-def test_a_folder_given_relatively_is_found_again_from_another_directory(
+def test_a_folder_is_recorded_by_name_and_found_again_from_another_directory(
+    base_of: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_PROMPTING_CACHE", str(tmp_path / "cache"))
+    folder = Path(base_of("gpt2"))
+    monkeypatch.chdir(folder.parent)
+    model, tokenizer = classifier(folder.name, "gpt2")
+    model.save_pretrained(tmp_path / "out")
+    tokenizer.save_pretrained(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained("out")
+    assert (again.config.base_model_name_or_path, again.config.base_model_is_folder) == (folder.name, True)
+    assert torch.equal(scores(again, tokenizer), scores(model, tokenizer))
+    again.save_pretrained(tmp_path / "again")
+    for file in [*(tmp_path / "out").iterdir(), *(tmp_path / "again").iterdir()]:
+        assert str(folder.parent).encode() not in file.read_bytes(), file
+
+
+def test_a_folder_that_another_machine_does_not_know_has_to_be_given(
     base_of: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(base_of("gpt2"))
-    monkeypatch.chdir(folder.parent)
-    model, _ = classifier(folder.name, "gpt2")
-    model.save_pretrained(tmp_path / "out")
-    monkeypatch.chdir(tmp_path)
-    assert AutoModelForSequenceClassification.from_pretrained("out").config.base_model_name_or_path == str(folder)
+    classifier(str(folder), "gpt2")[0].save_pretrained(tmp_path / "out")
+    monkeypatch.setenv("HF_PROMPTING_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(BaseModelError, match=f"folder named '{folder.name}'.*base_model="):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", base_model=str(folder))
+    (tmp_path / folder.name).symlink_to(folder)
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")  # prompt and base moved together
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
