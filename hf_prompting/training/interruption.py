@@ -96,8 +96,8 @@ def _handling(handler: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
+        for caught, old in previous.items():
+            signal.signal(caught, old)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -116,7 +116,7 @@ def tune(
     with arguments.main_process_first():
         if arguments.should_save:
             drop_partial_checkpoints(Path(arguments.output_dir))
-    if checkpoint is not None and _was_finished(checkpoint, trainer):
+    if checkpoint is not None and _was_finished(checkpoint):
         return _finished(checkpoint, trainer)
     try:
         with stop, out_of_memory_says(ADVICE):
@@ -126,11 +126,10 @@ def tune(
     return _tuning(trainer.state, arguments, seconds=output.metrics["train_runtime"])
 
 
-def _was_finished(checkpoint: Path, trainer: Trainer) -> bool:
-    """Tell whether nothing is left to train: ``Trainer`` would make one step more in the middle of an epoch."""
+def _was_finished(checkpoint: Path) -> bool:
+    """Tell whether nothing is left to train; ``Trainer`` itself would go on where an epoch is not at its end."""
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
-    control = state.stateful_callbacks.get("TrainerControl", {})
-    return bool(control.get("attributes", {}).get("should_training_stop")) or state.global_step >= state.max_steps
+    return bool(state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"])
 
 
 def _finished(checkpoint: Path, trainer: Trainer) -> Tuning:
