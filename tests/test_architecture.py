@@ -15,6 +15,7 @@ ROOT = Path(hf_prompting.__file__).parent
 LAYERS = (
     "errors",
     "checksums",
+    "processes",
     "templates",
     "verbalizers",
     "soft_prompts",

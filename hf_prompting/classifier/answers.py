@@ -68,7 +68,7 @@ class WordScorer:
     def causal(self, input_ids: Tensor, keep: Tensor) -> Tensor:
         """Teacher forcing behind the last token of the prompt. (B, T) -> (B, N)"""
         ids, mask = align(input_ids, keep, side="left", pad_id=self.slot.pad_id)
-        if self.trie.num_nodes > 1 and self.base.is_activation_checkpointing and self.base.training:
+        if self.trie.num_nodes > 1 and self.base.training and self._forbids_cache():
             return self._causal_without_cache(ids, mask)
         num_rows, next_position = ids.shape[0], mask.sum(1, keepdim=True)
         num_shared = self._num_shared(ids, mask)
@@ -142,15 +142,22 @@ class WordScorer:
             return 0
         if getattr(self.base, "_is_stateful", False):  # a recurrent state cannot be read behind padding
             return 0
-        if self.base.training and (self.base.is_activation_checkpointing or _has_dropout(self.base)):
+        if self.base.training and (self._forbids_cache() or _has_dropout(self.base)):
             return 0
         from_start, _ = align(ids, mask.bool(), side="right", pad_id=self.slot.pad_id)
         num_equal = int((from_start == from_start[:1]).all(0).cumprod(0).sum())
         num_shared = min(num_equal, int(mask.sum(1).min()) - 1)  # every row keeps a token of its own to answer from
         return num_shared if num_shared >= _MIN_SHARED else 0
 
+    def _forbids_cache(self) -> bool:
+        """Tell whether gradients through cached states would be lost or fail.
+
+        Split weights are gathered for the backward pass of a layer's output; the cache is no output of it.
+        """
+        return bool(self.base.is_activation_checkpointing) or _is_split(self.base)
+
     def _causal_without_cache(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Same scores by reading prompt and branch together: activation checkpointing allows no cache."""
+        """Same scores by reading prompt and branch together, where no cache is allowed."""
         branches, branch_mask, nodes = self._branches(ids.device)
         num_rows, num_branches, length = ids.shape[0], *branches.shape
         ids = torch.cat([ids.repeat_interleave(num_branches, 0), branches.repeat(num_rows, 1)], dim=1)
@@ -258,6 +265,17 @@ SCORERS: dict[str, Callable[[WordScorer, Tensor, Tensor], Tensor]] = {
     "masked": WordScorer.masked,
     "seq2seq": WordScorer.seq2seq,
 }
+
+
+def _is_split(model: nn.Module) -> bool:
+    """Tell whether the weights are split over processes, by FSDP2 or DeepSpeed's ZeRO-3."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    )
 
 
 def _has_dropout(model: Any) -> bool:

@@ -100,6 +100,10 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     def tie_weights(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the base comes tied, and its weights are only ever changed in place."""
 
+    def get_output_embeddings(self) -> Any:
+        """Return the base's output head, so that FSDP2 keeps a tied head and embedding together."""
+        return self.base.get_output_embeddings()
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:

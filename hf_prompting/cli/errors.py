@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import typer
 
 from hf_prompting.errors import HfPromptingError, RecipeError
+from hf_prompting.processes import error_prefix, may_report_error
 
 USER_MISTAKE = 2
 
@@ -29,7 +30,8 @@ def user_errors(debug: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
+        if may_report_error():
+            print(str(stop) or "interrupted", file=sys.stderr)
         raise typer.Exit(getattr(stop, "exit_code", 130)) from None
     except Exception as error:  # whatever else goes wrong is ours: say so briefly, and how to see more
         text = f"unexpected {type(error).__name__}: {_one_line(error)} (--debug shows where)"
@@ -37,9 +39,10 @@ def user_errors(debug: bool) -> Iterator[None]:
 
 
 def _fail(error: Exception, text: str, code: int, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-    print(f"error: {text}", file=sys.stderr)
+    if may_report_error():
+        if debug:
+            traceback.print_exception(error)
+        print(f"error: {error_prefix()}{text}", file=sys.stderr)
     raise typer.Exit(code) from None
 
 

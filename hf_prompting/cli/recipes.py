@@ -43,10 +43,13 @@ def run(
 
         from rich.console import Console
 
+        from hf_prompting.processes import join_processes, leave_processes
         from hf_prompting.recipe.progress import result_table
         from hf_prompting.recipe.run import run_recipe
 
+        join_processes()
         result = run_recipe(read, overwrite=overwrite, resume=resume)
+        leave_processes()
         Console().print(result_table(result.metrics["name"], result.rows, result.spread))
         print(f"Saved in {result.folder}")
 

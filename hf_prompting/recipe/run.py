@@ -8,12 +8,13 @@ import shutil
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
 from hf_prompting.artifacts import (
     CardContents,
@@ -23,38 +24,33 @@ from hf_prompting.artifacts import (
     refuse_existing,
     write_card,
 )
-from hf_prompting.bases import (
-    BaseModelSource,
-    GgufFile,
-    PackageFile,
-    fingerprint_base,
-    load_base_model,
-    load_base_tokenizer,
-)
+from hf_prompting.bases import fingerprint_base
 from hf_prompting.classifier import PromptForSequenceClassification
 from hf_prompting.data import tokenize_rows
 from hf_prompting.evaluation import Report, draw_run, evaluate_rows
+from hf_prompting.processes import agreed, is_main_process, one_first, shards_weights
+from hf_prompting.recipe.base import Base, load_base
 from hf_prompting.recipe.check import CheckedRecipe, LabelledRows, check_recipe
 from hf_prompting.recipe.progress import Stages
 from hf_prompting.recipe.reader import ReadRecipe
-from hf_prompting.recipe.schema import BaseModelSection, Recipe
-from hf_prompting.recipe.unfinished import RESULT, keep_result, kept_result, run_folder, run_record
+from hf_prompting.recipe.schema import Recipe
+from hf_prompting.recipe.unfinished import (
+    RESULT,
+    keep_result,
+    kept_result,
+    run_folder,
+    run_record,
+    unfinished_folder,
+)
 from hf_prompting.soft_prompts import SoftPromptConfig
 from hf_prompting.templates import PromptTemplate
 from hf_prompting.training import Tuning, make_arguments, out_of_memory_says, signals_as_exceptions, tune
 from hf_prompting.training.checkpoints import MANIFEST
+from hf_prompting.training.sharding import whole_state
 from hf_prompting.verbalizers import Verbalizer
 
 PICTURE = "results.png"
 MEMORY_ADVICE = "lower evaluation.batch_size or training.max_length"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """The base model, loaded once for the zero-shot measurement and all seeds."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +79,9 @@ def run_recipe(
 ) -> RunResult:
     """Do everything that a recipe says.
 
+    Started in several processes (``accelerate launch``), all of them train and measure, and process 0 alone speaks and
+    writes; ``join_processes`` has to be called before.
+
     Args:
         read: from ``read_recipe``.
         overwrite: replace the output folder if an earlier run made it; without ``resume``, also begin anew where an
@@ -101,26 +100,28 @@ def run_recipe(
     Example:
         >>> run_recipe(read_recipe("recipes/movie-reviews-soft-prompt", smoke=True))  # doctest: +SKIP
     """
-    say = Stages(console or Console(stderr=True))
+    say = Stages(console or Console(stderr=True, quiet=not is_main_process()))
     target = Path(read.recipe.output.dir)
-    refuse_existing(target, overwrite=overwrite)
-    with signals_as_exceptions(), output_lock(target):
+    with ExitStack() as held:
+        held.enter_context(signals_as_exceptions())
+        if is_main_process():
+            refuse_existing(target, overwrite=overwrite)
+            held.enter_context(output_lock(target))
         say("check the recipe and read the data")
-        checked = check_recipe(read)
+        with one_first():
+            checked = check_recipe(read)
         say(f"load {checked.recipe.base_model.id}")
         base = load_base(checked.recipe.base_model)
-        rows = {
-            "train": checked.train.rows,
-            "dev": checked.dev.rows if checked.dev else None,
-            "test": checked.test.rows,
-        }
-        record = run_record(checked.recipe, rows, fingerprint_base(base.model).to_dict())
-        with run_folder(target, record=record, resume=resume, overwrite=overwrite) as work:
-            zero_shot = zero_shot_report(checked, base, work=work, say=say)
-            runs = tune_seeds(checked, base, work=work, resume=resume, say=say)
-            best = best_run(runs)
-            say(f"save the prompt of seed {best.seed}")
-            result = summarise(read, checked, zero_shot, runs, best)
+        if is_main_process():
+            record = run_record(checked.recipe, _splits(checked), fingerprint_base(base.model).to_dict())
+            held.enter_context(run_folder(target, record=record, resume=resume, overwrite=overwrite))
+        work = agreed(unfinished_folder(target))  # it is there now
+        zero_shot = zero_shot_report(checked, base, work=work, say=say)
+        runs = tune_seeds(checked, base, work=work, resume=resume, say=say)
+        best = best_run(runs)
+        say(f"save the prompt of seed {best.seed}")
+        result = summarise(read, checked, zero_shot, runs, best)
+        if is_main_process():
             save(result, read, checked, best, overwrite=overwrite)
     return result
 
@@ -129,12 +130,14 @@ def zero_shot_report(checked: CheckedRecipe, base: Base, *, work: Path, say: Sta
     """Measure zero-shot if the recipe says so, unless the run measured it before it was cut."""
     if not checked.recipe.evaluation.zero_shot:
         return None
-    kept = kept_result(work / "zero-shot")
+    kept = agreed(kept_result(work / "zero-shot") if is_main_process() else None)
     if kept is not None:
         return Report(**kept)
     say(f"measure zero-shot on {len(checked.test.labels)} test rows")
-    report = measure_zero_shot(checked, base)
-    keep_result(work / "zero-shot", dataclasses.asdict(report))
+    # Measuring splits the weights of a base in place where they are to be split, and tuning needs whole ones to begin.
+    report = measure_zero_shot(checked, load_base(checked.recipe.base_model) if shards_weights() else base)
+    if is_main_process():
+        keep_result(work / "zero-shot", dataclasses.asdict(report))
     return report
 
 
@@ -144,38 +147,22 @@ def tune_seeds(checked: CheckedRecipe, base: Base, *, work: Path, resume: bool, 
     is_fresh = True
     for seed in checked.recipe.training.seeds:
         folder = work / f"seed-{seed}"
-        kept = kept_result(folder)
+        kept = agreed(kept_result(folder) if is_main_process() else None)
         if kept is not None:
             say(f"seed {seed} was finished before")
             kept |= {"tuning": Tuning(**kept["tuning"]), "test": Report(**kept["test"])}
             runs.append(SeedRun(folder=folder, **kept))
             continue
-        if checked.recipe.training.trainable_base and not is_fresh:
+        if not is_fresh and (checked.recipe.training.trainable_base or shards_weights()):
             base = load_base(checked.recipe.base_model)
         is_fresh = False
         say(f"tune with seed {seed}, then test")
         run = tune_and_test(checked, base, seed=seed, work=work, resume=resume)
-        keep_result(folder, {key: value for key, value in dataclasses.asdict(run).items() if key != "folder"})
-        shutil.rmtree(work / f"checkpoints-{seed}", ignore_errors=True)
+        if is_main_process():
+            keep_result(folder, {key: value for key, value in dataclasses.asdict(run).items() if key != "folder"})
+            shutil.rmtree(work / f"checkpoints-{seed}", ignore_errors=True)
         runs.append(run)
     return runs
-
-
-def base_source(section: BaseModelSection) -> BaseModelSource:
-    """Return the recipe's base model as ``bases`` names it."""
-    gguf = None
-    if section.gguf is not None:
-        parts = tuple(PackageFile(part.distribution, part.file) for part in section.gguf.parts)
-        gguf = GgufFile(parts, sha256=section.gguf.sha256)
-    return BaseModelSource(section.id, revision=section.revision, path=section.path, gguf=gguf)
-
-
-def load_base(section: BaseModelSection) -> Base:
-    """Load the base model and its tokenizer."""
-    source = base_source(section)
-    model = load_base_model(source, task=section.task, trust_remote_code=section.trust_remote_code)
-    tokenizer = load_base_tokenizer(source, trust_remote_code=section.trust_remote_code)
-    return Base(model=model, tokenizer=tokenizer)
 
 
 def measure_zero_shot(checked: CheckedRecipe, base: Base) -> Report:
@@ -208,16 +195,13 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path, 
         reparameterization_hidden_size=soft.reparameterization_hidden_size,
         seed=seed,
     )
-    model, tokenizer = _classifier(
-        recipe,
-        base,
-        checked.template,
-        checked.verbalizer,
-        soft_prompt=config,
-        class_weights=_class_weights(checked),
-        label_smoothing=training.label_smoothing,
-        trainable_base=training.trainable_base,
-    )
+    tuned: dict[str, Any] = {
+        "soft_prompt": config,
+        "class_weights": _class_weights(checked),
+        "label_smoothing": training.label_smoothing,
+        "trainable_base": training.trainable_base,
+    }
+    model, tokenizer = _classifier(recipe, base, checked.template, checked.verbalizer, **tuned)
     try:
         arguments = make_arguments(
             output_dir=work / f"checkpoints-{seed}",
@@ -233,7 +217,8 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path, 
             lr_scheduler_type=training.lr_scheduler_type,
             eval_steps=training.eval_steps,
             best_by=training.best_by if checked.dev is not None else None,
-            extra=training.arguments,
+            # Every weight that is trained takes part in every step, unless the base has parts that prompts do not use.
+            extra={"ddp_find_unused_parameters": training.trainable_base, **training.arguments},
         )
         tuning = tune(
             model,
@@ -245,11 +230,17 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path, 
             resume=resume,
         )
         num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        if shards_weights():
+            state = whole_state(model)
+            base = load_base(recipe.base_model)
+            model, tokenizer = _classifier(recipe, base, checked.template, checked.verbalizer, **tuned)
+            model.load_state_dict(state, strict=False)
         model.drop_reparameterization()
-        test = _measure(checked, checked.template, model, tokenizer)
         folder = work / f"seed-{seed}"
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        if is_main_process():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        test = _measure(checked, checked.template, model, tokenizer)
     finally:
         model.release_base()
     return SeedRun(seed=seed, tuning=tuning, test=test, num_trained=num_trained, folder=folder)
@@ -347,6 +338,11 @@ def _classifier(
     # A pipeline with truncation=True cuts to this length, that of the prompts which the folder was tuned on.
     tokenizer.model_max_length = recipe.training.max_length
     return model, tokenizer
+
+
+def _splits(checked: CheckedRecipe) -> dict[str, Any]:
+    dev = checked.dev.rows if checked.dev else None
+    return {"train": checked.train.rows, "dev": dev, "test": checked.test.rows}
 
 
 def _class_weights(checked: CheckedRecipe) -> list[float] | None:

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_prompting.errors import RecipeError, did_you_mean
+from hf_prompting.training.sharding import shard_on_cpu_too
 
 # Arguments that other keys of a recipe own, and the key to use instead.
 OWNED: dict[str, str] = {
@@ -137,9 +138,11 @@ def make_arguments(
         **(extra or {}),
     }
     try:
-        return TrainingArguments(**arguments)
+        made = TrainingArguments(**arguments)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise RecipeError(f"TrainingArguments refuses the training section: {error}") from error
+    shard_on_cpu_too()
+    return made
 
 
 def _moments(eval_steps: int | None, best_by: str | None) -> dict[str, Any]:
