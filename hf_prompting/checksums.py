@@ -10,13 +10,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import cached_file
+
 from hf_prompting.errors import ArtifactError
 
 KEY = "checksums"
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "_commit_hash")
+PUSH_ARGUMENTS = ("repo_id", "commit_message", "private", "token", "create_pr", "tags")
+
+
+class SealsWhatItSaves:
+    """Mixin for a model or tokenizer: ``save_pretrained`` records the sums of its files.
+
+    Attributes:
+        settings_file: the JSON file that keeps the sums.
+        sealed_files: what it vouches for.
+    """
+
+    settings_file: str
+    sealed_files: tuple[str, ...]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Save as transformers does, and write the sums into the settings; only then push, if asked to."""
+        push = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
+        wants_push = kwargs.pop("push_to_hub", False)
+        saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        settings = Path(save_directory) / self.settings_file
+        if kwargs.get("is_main_process", True) and settings.is_file():
+            seal(settings, self.sealed_files)
+        if wants_push:
+            self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **push)  # type: ignore[attr-defined]
+        return saved
 
 
 def file_digest(file: Path) -> str:
@@ -44,7 +73,7 @@ def seal(settings: Path, names: Iterable[str]) -> None:
     values[KEY] = {**sums, settings.name: _own_digest(values)}
     new = settings.with_name(f".{settings.name}.new")
     try:
-        new.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         new.replace(settings)
     finally:
         new.unlink(missing_ok=True)
@@ -78,6 +107,29 @@ def verify(settings: Path, find: Callable[[str], Path | None]) -> None:
             raise ArtifactError(f"{name} is missing beside {settings}; {way_out}")
         if file is not settings and file_digest(file) != wanted:
             raise ArtifactError(f"{file} is not as it was saved (its SHA-256 differs); {way_out}")
+
+
+def verify_pretrained(folder: str | os.PathLike[str], settings_file: str, hub: dict[str, Any]) -> None:
+    """Verify a saved folder or a repository on the Hub; one without the settings file is left to transformers' error.
+
+    Args:
+        folder: path or Hub id.
+        settings_file: name of the JSON file.
+        hub: arguments of ``from_pretrained``; those that say where the files are count.
+    Raises:
+        ArtifactError: see ``verify``.
+    Example:
+        >>> verify_pretrained("out", "config.json", {})  # doctest: +SKIP
+    """
+    where = {name: hub[name] for name in HUB_ARGUMENTS if name in hub}
+
+    def find(name: str) -> Path | None:
+        found = cached_file(str(folder), name, _raise_exceptions_for_missing_entries=False, **where)
+        return None if found is None else Path(found)
+
+    settings = find(settings_file)
+    if settings is not None:
+        verify(settings, find)
 
 
 def _read(settings: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file, logging
 
 from hf_prompting.bases import BaseFingerprint, BaseModelSource, compare_bases, fingerprint_base, load_base_model
+from hf_prompting.checksums import SealsWhatItSaves, verify_pretrained
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
 from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
@@ -38,13 +39,14 @@ from hf_prompting.verbalizers.scoring import AGGREGATIONS, pad_words
 logger = logging.get_logger(__name__)
 
 _ACTIVE = "default"
+_CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
 # Arguments that say where this folder's own files are; every other one goes to the base model.
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _SHARED_HUB_ARGUMENTS = ("cache_dir", "local_files_only", "token")
 
 
-class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # type: ignore[misc]
     """Template, soft prompt and verbalizer over a frozen base model.
 
     Make one with ``from_base``, load one with ``from_pretrained``, ``AutoModelForSequenceClassification`` or
@@ -62,6 +64,8 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     """
 
     config_class = PromptClassifierConfig
+    settings_file = _CONFIG_NAME
+    sealed_files = (_WEIGHTS_NAME,)
     base_model_prefix = "base"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -225,7 +229,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         Returns:
             The classifier in evaluation mode; with ``output_loading_info=True`` a tuple with an (empty) report.
         Raises:
-            ArtifactError: if the folder is unreadable, incomplete or of a newer version.
+            ArtifactError: if the folder is unreadable, incomplete, not as it was saved, or of a newer version.
             BaseModelMismatchError: if the base found is another model; a near copy (4-bit weights) only warns.
             BaseModelError: if no base is found.
         Example:
@@ -243,6 +247,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         ):
             kwargs.pop(name, None)
         folder = str(pretrained_model_name_or_path)
+        verify_pretrained(folder, _CONFIG_NAME, hub)
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()
