@@ -93,6 +93,24 @@ class Seq2SeqConversionError(HfPromptingError, ValueError):
     """A T5 checkpoint lacks weights, has weights too many, or a model is not one that T5 can express."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asked to stop; like ``KeyboardInterrupt`` no ``Exception``, so that nothing on the way swallows it.
+
+    Attributes:
+        signal: its number.
+        exit_code: what a shell expects: 130 for Ctrl-C, 143 for SIGTERM.
+
+    Example:
+        >>> Interrupted(2).exit_code
+        130
+    """
+
+    def __init__(self, signal: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = 128 + signal
+
+
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest allowed word, or an empty string.
 

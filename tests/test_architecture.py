@@ -14,6 +14,8 @@ ROOT = Path(hf_prompting.__file__).parent
 # Lowest first. A folder imports only lower ones or itself; the README's map has the same order.
 LAYERS = (
     "errors",
+    "checksums",
+    "processes",
     "templates",
     "verbalizers",
     "soft_prompts",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import unicodedata
+from typing import Any
 
 # What begins markup anywhere, a link by its look, and what makes a list or heading at the beginning of a paragraph.
 MARKUP = re.compile(r"[\\`*_{}\[\]|~$^@#]|:(?=\S)|(?<=www)\.|^\s*(?:[-+=]|\d+[.)])", re.IGNORECASE)
+
+HIDING = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode categories that move a cursor, hide, or reorder text
 
 
 def visible(text: str) -> str:
@@ -21,8 +25,25 @@ def visible(text: str) -> str:
     """
     return "".join(
         character
-        if unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        if unicodedata.category(character) not in HIDING
         else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
+    )
+
+
+def json_line(value: Any, *, ascii_only: bool = False) -> str:
+    """Return a value as JSON on one line in which nothing hides or reorders text on a terminal.
+
+    JSON itself escapes only the control characters below U+0020; here a right-to-left override becomes ``\\u202e``,
+    which every reader of JSON gives back as it was.
+
+    Example:
+        >>> json_line({"label": "a\\u202eb"})
+        '{"label": "a\\\\u202eb"}'
+    """
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    return "".join(
+        character if unicodedata.category(character) not in HIDING else json.dumps(character)[1:-1]
         for character in text
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import logging
 
 from hf_prompting.classifier.label_head import check_post_processing, label_rows
@@ -79,6 +79,9 @@ class WordScorer:
             return self._causal_without_cache(input_ids, keep)
         if self.pack and self._packing_is_exact(input_ids.device):
             return self._causal_packed(input_ids, keep, keep_prefix=not torch.is_grad_enabled())
+        if self.base.training and self.trie.num_nodes > 1 and _is_split(self.base):
+            # Split weights are gathered for the backward pass of a layer's output; the cache is no output of it.
+            return self._causal_without_cache(input_ids, keep)
         return self._causal_by_levels(input_ids, keep)
 
     def _causal_packed(self, input_ids: Tensor, keep: Tensor, *, keep_prefix: bool) -> Tensor:
@@ -300,6 +303,17 @@ SCORERS: dict[str, Callable[[WordScorer, Tensor, Tensor], Tensor]] = {
     "masked": WordScorer.masked,
     "seq2seq": WordScorer.seq2seq,
 }
+
+
+def _is_split(model: nn.Module) -> bool:
+    """Tell whether the weights are split over processes, by FSDP2 or DeepSpeed's ZeRO-3."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules()) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    )
 
 
 def _last(num_positions: int) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from hf_prompting.bases import BASE_TASKS
+from hf_prompting.checksums import KEY as CHECKSUMS
 from hf_prompting.errors import ArtifactError, did_you_mean
 from hf_prompting.verbalizers.scoring import AGGREGATIONS
 
@@ -74,6 +75,7 @@ class PromptClassifierConfig(PreTrainedConfig):  # type: ignore[misc]
     trainable_base: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop(CHECKSUMS, None)  # of the file, not of what is done with its values
         super().__post_init__(**kwargs)
         words = self.label_words or {}
         if words.keys() == set(self.id2label.values()):  # config.json sorts its keys; restore the order of the classes

@@ -23,6 +23,7 @@ from hf_prompting.bases import (
     fingerprint_base,
     load_base_model,
 )
+from hf_prompting.checksums import SealsWhatItSaves, verify_pretrained
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
 from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
@@ -46,13 +47,14 @@ from hf_prompting.verbalizers.scoring import AGGREGATIONS, pad_words
 logger = logging.get_logger(__name__)
 
 _ACTIVE = "default"
+_CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
 # Arguments that say where this folder's own files are; every other one goes to the base model.
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _SHARED_HUB_ARGUMENTS = ("cache_dir", "local_files_only", "token")
 
 
-class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # type: ignore[misc]
     """Template, soft prompt and verbalizer over a frozen base model.
 
     Make one with ``from_base``, load one with ``from_pretrained``, ``AutoModelForSequenceClassification`` or
@@ -70,6 +72,8 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     """
 
     config_class = PromptClassifierConfig
+    settings_file = _CONFIG_NAME
+    sealed_files = (_WEIGHTS_NAME,)
     base_model_prefix = "base"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -107,6 +111,10 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
     def tie_weights(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the base comes tied, and its weights are only ever changed in place."""
+
+    def get_output_embeddings(self) -> Any:
+        """Return the base's output head, so that FSDP2 keeps a tied head and embedding together."""
+        return self.base.get_output_embeddings()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
@@ -229,7 +237,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         Returns:
             The classifier in evaluation mode; with ``output_loading_info=True`` a tuple with an (empty) report.
         Raises:
-            ArtifactError: if the folder is unreadable, incomplete or of a newer version.
+            ArtifactError: if the folder is unreadable, incomplete, not as it was saved, or of a newer version.
             BaseModelMismatchError: if the base found is another model; a near copy (4-bit weights) only warns.
             BaseModelError: if no base is found.
         Example:
@@ -247,6 +255,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         ):
             kwargs.pop(name, None)
         folder = str(pretrained_model_name_or_path)
+        verify_pretrained(folder, _CONFIG_NAME, hub)
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()

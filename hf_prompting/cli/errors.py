@@ -1,7 +1,8 @@
 """From exceptions to one clear line and an exit code.
 
 Exit codes: 0 done; 1 an error of this program, or the reader of a pipe went away; 2 a mistake in what the user gave,
-said in one line (a recipe's mistakes: one line each); 130 interrupted. ``--debug`` shows the traceback.
+said in one line (a recipe's mistakes: one line each); 130 after Ctrl-C and 143 after SIGTERM. ``--debug`` shows the
+traceback.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 import typer
 
 from hf_prompting.errors import HfPromptingError, RecipeError
+from hf_prompting.processes import error_prefix, may_report_error
 
 USER_MISTAKE = 2
 
@@ -27,18 +29,20 @@ def user_errors(debug: bool) -> Iterator[None]:
         _fail(error, _one_line(error), USER_MISTAKE, debug=debug)
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        if may_report_error():
+            print(str(stop) or "interrupted", file=sys.stderr)
+        raise typer.Exit(getattr(stop, "exit_code", 130)) from None
     except Exception as error:  # whatever else goes wrong is ours: say so briefly, and how to see more
         text = f"unexpected {type(error).__name__}: {_one_line(error)} (--debug shows where)"
         _fail(error, text, 1, debug=debug)
 
 
 def _fail(error: Exception, text: str, code: int, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-    print(f"error: {text}", file=sys.stderr)
+    if may_report_error():
+        if debug:
+            traceback.print_exception(error)
+        print(f"error: {error_prefix()}{text}", file=sys.stderr)
     raise typer.Exit(code) from None
 
 

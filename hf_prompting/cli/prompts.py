@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +31,9 @@ def predict(
 ) -> None:
     """Classify texts; prints one JSON object a line, in the order of the texts.
 
-    Without --text and --file, every line of standard input is a text (with --field: a JSON object).
+    Without --text and --file, every line of standard input is a text (with --field: a JSON object); a blank line is not
+    classified and gives {"label": null, ...}. Files are read as they are needed, whatever their size, and `accelerate
+    launch -m hf_prompting predict` shares the rows between processes.
 
     Examples:
 
@@ -48,18 +49,24 @@ def predict(
             raise RecipeError("--field names columns of --file or of lines on standard input; --text has none")
         if not text and file is None and sys.stdin.isatty():
             raise RecipeError("nothing to classify; give --text, --file, or lines on standard input")
+        from hf_prompting.artifacts.escaping import json_line
+        from hf_prompting.processes import join_processes, leave_processes
         from hf_prompting.recipe import prediction
 
+        join_processes()
         classifier = prediction.load_classifier(folder, base_model=base_model)
+        batches_ahead = 1
         if text:
             rows = iter(prediction.rows_of_texts(classifier.template, text, text_pair or []))
         elif file is not None:
-            rows = iter(prediction.rows_of_file(classifier.template, file, field or []))
+            rows = prediction.rows_of_file(classifier.template, file, field or [])
+            batches_ahead = prediction.BATCHES_AHEAD
         else:
             rows = prediction.rows_of_lines(classifier.template, sys.stdin.buffer, field or [])
         ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-        for result in prediction.predict_rows(classifier, rows, batch_size=batch_size):
-            print(json.dumps(result, ensure_ascii=ascii_only), flush=True)
+        for result in prediction.predict_rows(classifier, rows, batch_size=batch_size, batches_ahead=batches_ahead):
+            print(json_line(result, ascii_only=ascii_only), flush=True)
+        leave_processes()
 
 
 def show(

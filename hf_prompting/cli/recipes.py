@@ -21,6 +21,7 @@ def run(
     ] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", help="Folder to save.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that an earlier run saved.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut, if there is one.")] = False,
     debug: Debug = False,
 ) -> None:
     """Tune a prompt as a recipe says, and save it with its numbers.
@@ -31,6 +32,7 @@ def run(
     hf-prompting run recipes/movie-reviews-soft-prompt
     hf-prompting run recipes/movie-reviews-soft-prompt --smoke --output-dir /tmp/try
     hf-prompting run recipes/movie-reviews-soft-prompt --seeds 0,1,2 --overwrite
+    hf-prompting run recipes/movie-reviews-soft-prompt --seeds 0,1,2 --resume
     hf-prompting run recipes/reviews-zh-soft-prompt --set data.path=FOLDER --set training.max_steps=60
     """
     with user_errors(debug):
@@ -41,10 +43,14 @@ def run(
 
         from rich.console import Console
 
-        from hf_prompting.recipe.run import result_table, run_recipe
+        from hf_prompting.processes import join_processes, leave_processes
+        from hf_prompting.recipe.progress import result_table
+        from hf_prompting.recipe.run import run_recipe
 
-        result = run_recipe(read, overwrite=overwrite)
-        Console().print(result_table(result))
+        join_processes()
+        result = run_recipe(read, overwrite=overwrite, resume=resume)
+        leave_processes()
+        Console().print(result_table(result.metrics["name"], result.rows, result.spread))
         print(f"Saved in {result.folder}")
 
 

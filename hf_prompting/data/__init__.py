@@ -3,6 +3,16 @@
 from hf_prompting.data.few_shot import sample_few_shot
 from hf_prompting.data.labels import encode_labels, label_text
 from hf_prompting.data.rows import Rows, load_rows
+from hf_prompting.data.streaming import PlacedRow, stream_rows
 from hf_prompting.data.tokenization import tokenize_rows
 
-__all__ = ["Rows", "encode_labels", "label_text", "load_rows", "sample_few_shot", "tokenize_rows"]
+__all__ = [
+    "PlacedRow",
+    "Rows",
+    "encode_labels",
+    "label_text",
+    "load_rows",
+    "sample_few_shot",
+    "stream_rows",
+    "tokenize_rows",
+]

@@ -1,7 +1,7 @@
-"""Read a text file of rows once, line by line, so that a bad line is named by its number.
+"""Read a text file of rows line by line, so that a bad line is named by its number and no more is held than one row.
 
 The readers of ``datasets`` are fast but say "row 0 of the block" at best, and fill or guess where a line is short.
-These checks run first; what they let through, the readers load.
+These checks run first; what they let through, the readers load. ``data/streaming.py`` needs no other reader.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hf_prompting.errors import DataError
 
@@ -37,15 +38,16 @@ def json_lines(path: Path) -> tuple[int, ...]:
         >>> json_lines(Path("train.jsonl"))  # doctest: +SKIP
         (1, 2, 3)
     """
-    lines: list[int] = []
+    return tuple(line for line, _ in read_json_lines(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line number and the object of every row of a JSONL file; errors as in ``json_lines``."""
     kinds: dict[str, tuple[str, int]] = {}
     for number, text in _numbered_lines(path):
-        if not text.strip():
-            continue
-        place = f"{path.name}, line {number}"
-        _check_json_row(_parse_json(text, place), place, number, kinds)
-        lines.append(number)
-    return tuple(lines)
+        if text.strip():
+            place = f"{path.name}, line {number}"
+            yield number, _checked_row(_parse_json(text, place), place, number, kinds)
 
 
 def json_document(path: Path) -> None:
@@ -56,24 +58,71 @@ def json_document(path: Path) -> None:
     Raises:
         DataError: the file is neither, with the line where reading stopped.
     """
-    text = "".join(line for _, line in _numbered_lines(path))
-    if not text.lstrip().startswith("["):
-        json_lines(path)
+    for _ in read_json_document(path):
+        pass
+
+
+def read_json_document(path: Path) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Yield the line number (``None`` in a list) and the object of every row of a JSON file; a list is held whole."""
+    first = next((text.lstrip() for _, text in _numbered_lines(path) if text.strip()), "")
+    if not first.startswith("["):
+        yield from read_json_lines(path)
         return
+    document = _parse_json("".join(line for _, line in _numbered_lines(path)), path.name)
     kinds: dict[str, tuple[str, int]] = {}
-    document = _parse_json(text, path.name)
     for number, row in enumerate(document if isinstance(document, list) else [], start=1):
-        _check_json_row(row, f"{path.name}, row {number}", number, kinds)
+        yield None, _checked_row(row, f"{path.name}, row {number}", number, kinds)
 
 
 def comma_separated(path: Path) -> tuple[int, ...]:
     """Check a CSV file with a header; return the line where every row begins (a quoted row may span several)."""
-    return _separated(path, delimiter=",", quoting=csv.QUOTE_MINIMAL)
+    return tuple(line for line, _ in read_separated(path, delimiter=",", quoting=csv.QUOTE_MINIMAL))
 
 
 def tab_separated(path: Path) -> tuple[int, ...]:
     """Check a TSV file with a header; quotation marks are ordinary characters there, as in its media type."""
-    return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return tuple(line for line, _ in read_separated(path, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def read_separated(path: Path, *, delimiter: str, quoting: int) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line where it begins, and the cells, of every row of a delimited file with a header.
+
+    Raises:
+        DataError: a row has more or fewer cells than the header, a quotation mark is open, or a name comes twice.
+    """
+    header: list[str] | None = None
+    reader = csv.reader(
+        (text for _, text in _numbered_lines(path)),
+        delimiter=delimiter,
+        quoting=quoting,  # type: ignore[arg-type]
+        strict=True,
+    )
+    begins = 1
+    try:
+        for cells in reader:
+            if header is None:
+                header = _checked_header(cells, path)
+            elif cells:
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{path.name}, line {begins}: {len(cells)} cells, but the header has {len(header)}: {header}."
+                        f"{other_separator(header)}"
+                    )
+                yield begins, dict(zip(header, cells, strict=True))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path.name}, line {begins}: {error}") from error
+
+
+def other_separator(columns: list[str]) -> str:
+    """Return a hint where the one column's name looks like several, cut by something else; else an empty string.
+
+    Example:
+        >>> other_separator(["text;label"])
+        " Its header looks cut by ';': save it with commas as .csv, or with tabs as .tsv."
+    """
+    found = [mark for mark in (";", "\t", "|", ",") if len(columns) == 1 and mark in columns[0]]
+    return f" Its header looks cut by {found[0]!r}: save it with commas as .csv, or with tabs as .tsv." if found else ""
 
 
 def header_of(path: Path, *, delimiter: str, quoting: int) -> list[str]:
@@ -114,7 +163,7 @@ def _parse_json(text: str, place: str) -> object:
         raise DataError(f"{place}: this JSON is nested too deeply or holds too long a number") from error
 
 
-def _check_json_row(row: object, place: str, number: int, kinds: dict[str, tuple[str, int]]) -> None:
+def _checked_row(row: object, place: str, number: int, kinds: dict[str, tuple[str, int]]) -> dict[str, Any]:
     if not isinstance(row, dict):
         found = JSON_KINDS.get(type(row), "null")
         raise DataError(f'{place}: expected an object such as {{"text": "…", "label": "…"}}, found {found}')
@@ -126,6 +175,7 @@ def _check_json_row(row: object, place: str, number: int, kinds: dict[str, tuple
         if kind != known:
             raise DataError(f"{place}: column {column!r} is {kind} here but {known} before (first at {first}); use one")
         _check_encodable(value, column, place)
+    return row
 
 
 def _check_encodable(value: object, column: str, place: str) -> None:
@@ -136,32 +186,6 @@ def _check_encodable(value: object, column: str, place: str) -> None:
             f"{place}: column {column!r} holds half a surrogate pair (U+{ord(error.object[error.start]):04X}), "
             "which is not text; remove it"
         ) from error
-
-
-def _separated(path: Path, *, delimiter: str, quoting: int) -> tuple[int, ...]:
-    lines: list[int] = []
-    header: list[str] | None = None
-    reader = csv.reader(
-        (text for _, text in _numbered_lines(path)),
-        delimiter=delimiter,
-        quoting=quoting,  # type: ignore[arg-type]
-        strict=True,
-    )
-    begins = 1
-    try:
-        for cells in reader:
-            if header is None:
-                header = _checked_header(cells, path)
-            elif cells:
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{path.name}, line {begins}: {len(cells)} cells, but the header has {len(header)}: {header}"
-                    )
-                lines.append(begins)
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path.name}, line {begins}: {error}") from error
-    return tuple(lines)
 
 
 def _checked_header(cells: list[str], path: Path) -> list[str]:

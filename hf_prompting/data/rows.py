@@ -19,7 +19,7 @@ from datasets import (
     load_dataset,
 )
 
-from hf_prompting.data.line_checks import LINE_CHECKS, header_of
+from hf_prompting.data.line_checks import LINE_CHECKS, header_of, other_separator
 from hf_prompting.errors import DataError, did_you_mean
 
 # A format: the reader of `datasets` that loads it, and how a delimited one is cut.
@@ -69,7 +69,7 @@ class Rows:
             if name not in self.columns:
                 raise DataError(
                     f"{self.source} has no column {name!r}; its columns are {self.columns}."
-                    f"{did_you_mean(name, self.columns)}"
+                    f"{did_you_mean(name, self.columns)}{other_separator(self.columns)}"
                 )
 
     def require_texts(self, names: Iterable[str]) -> None:

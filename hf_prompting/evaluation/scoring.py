@@ -35,6 +35,8 @@ def score_rows(
     """
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
+    from hf_prompting.training.sharding import shard_on_cpu_too, split_for_measuring
+
     order = np.argsort(-np.asarray(rows["length"]), kind="stable")
     by_length = rows.select(order).select_columns(["input_ids", "attention_mask"])
     with tempfile.TemporaryDirectory() as folder:
@@ -44,9 +46,11 @@ def score_rows(
             report_to="none",
             dataloader_pin_memory=torch.cuda.is_available(),
         )
+        shard_on_cpu_too()
         trainer = Trainer(
             model=model, args=arguments, processing_class=tokenizer, data_collator=DataCollatorWithPadding(tokenizer)
         )
+        split_for_measuring(trainer)
         sorted_scores_NC = np.asarray(trainer.predict(by_length).predictions, dtype=np.float64)
     scores_NC = np.empty_like(sorted_scores_NC)
     scores_NC[order] = sorted_scores_NC

@@ -1,8 +1,10 @@
-"""Classify rows with a saved folder, a batch at a time, in the order they came."""
+"""Classify rows with a saved folder, some batches at a time, in the order they came.
+
+Rows are read as they are needed, so a file may be larger than memory; several processes share them.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +15,17 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from hf_prompting.classifier import PromptForSequenceClassification
-from hf_prompting.data import load_rows
+from hf_prompting.data import stream_rows
 from hf_prompting.errors import ArtifactError, DataError, FieldError, HfPromptingError
+from hf_prompting.processes import num_processes, one_first
 from hf_prompting.recipe.reader import RECIPE_FILE
+from hf_prompting.recipe.spreading import spread
 from hf_prompting.templates import PromptTemplate
 
 CLASSIFIER_TYPE = "prompt_classifier"
 UNLIMITED = 10**9  # tokenizers without a limit of their own say 10**30
+BATCHES_AHEAD = 16  # batches of a file that are sorted by length together: less padding, and little to hold
+BLANK = "blank line"
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,11 @@ class Classifier:
 
 @dataclass(frozen=True)
 class InputRow:
-    """One row to classify: where it came from, and the text of each field."""
+    """One row to classify: where it came from, the text of each field, and why it is not classified, if so."""
 
     place: str
     values: dict[str, Any]
+    skipped: str | None = None
 
 
 def load_classifier(folder: str, *, base_model: str | None = None) -> Classifier:
@@ -53,8 +60,13 @@ def load_classifier(folder: str, *, base_model: str | None = None) -> Classifier
         {0: 'negative', 1: 'positive'}
     """
     tokenizer = load_tokenizer(folder)
-    model = PromptForSequenceClassification.from_pretrained(folder, base_model=base_model)
-    if torch.cuda.is_available():
+    with one_first():
+        model = PromptForSequenceClassification.from_pretrained(folder, base_model=base_model)
+    if num_processes() > 1:
+        from accelerate import PartialState
+
+        model.to(PartialState().device)
+    elif torch.cuda.is_available():
         model.to("cuda")
     return Classifier(model, tokenizer, tokenizer.prompt_template)
 
@@ -101,8 +113,8 @@ def rows_of_texts(template: PromptTemplate, texts: Sequence[str], pairs: Sequenc
     ]
 
 
-def rows_of_file(template: PromptTemplate, file: Path, columns: Sequence[str]) -> list[InputRow]:
-    """Return the rows of a .jsonl, .json, .csv, .tsv or .parquet file.
+def rows_of_file(template: PromptTemplate, file: Path, columns: Sequence[str]) -> Iterator[InputRow]:
+    """Yield the rows of a .jsonl, .json, .csv, .tsv or .parquet file, holding a few at a time.
 
     Args:
         template: names the fields.
@@ -112,21 +124,15 @@ def rows_of_file(template: PromptTemplate, file: Path, columns: Sequence[str]) -
         DataError: the file, a column or a text is missing.
     """
     names = _columns(template, columns)
-    if not file.is_file():
-        raise DataError(f"no such file: {file}")
-    rows = load_rows(file.parent, file.name)
-    rows.require_texts(names.values())
-    table = {name: list(rows.table[column]) for name, column in names.items()}
-    return [
-        InputRow(rows.place(index), {name: values[index] for name, values in table.items()})
-        for index in range(len(rows))
-    ]
+    for place, values in stream_rows(file, list(names.values())):
+        yield InputRow(place, {name: values[column] for name, column in names.items()})
 
 
 def rows_of_lines(template: PromptTemplate, lines: Iterable[bytes], columns: Sequence[str]) -> Iterator[InputRow]:
     """Return a row for every line of standard input, as it comes: a plain text, or a JSON object.
 
-    Lines are JSON objects where ``columns`` are given or the template has several fields.
+    Lines are JSON objects where ``columns`` are given or the template has several fields. A blank line is no text, but
+    still gets its line of output, so that the two can be laid side by side.
 
     Raises:
         DataError: a line is not UTF-8, no JSON object, or lacks a column.
@@ -139,6 +145,9 @@ def rows_of_lines(template: PromptTemplate, lines: Iterable[bytes], columns: Seq
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{place}: byte {error.start + 1} is not UTF-8") from error
+        if not text.strip():
+            yield InputRow(place, {}, skipped=BLANK)
+            continue
         if not as_json:
             yield InputRow(place, {next(iter(names)): text})
             continue
@@ -152,31 +161,31 @@ def rows_of_lines(template: PromptTemplate, lines: Iterable[bytes], columns: Seq
         yield InputRow(place, {name: row[column] for name, column in names.items()})
 
 
-def predict_rows(classifier: Classifier, rows: Iterable[InputRow], *, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Classify rows, a batch at a time.
+def predict_rows(
+    classifier: Classifier, rows: Iterable[InputRow], *, batch_size: int, batches_ahead: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Classify rows, some batches at a time; several processes share them, and each yields all results.
 
     Args:
         classifier: from ``load_classifier``.
-        rows: any number of rows; they are read as batches are needed.
+        rows: any number of rows; they are read as they are needed, by process 0 alone.
         batch_size: B rows at a time.
+        batches_ahead: batches of every process that are read together, so that rows of like length share one. With 1,
+            no row waits for more than a batch.
     Yields:
-        ``{"label": ..., "scores": {label: probability}}`` for each row, in order.
+        ``{"label": ..., "scores": {label: probability}}`` for each row, in order; ``{"label": None, "scores": {},
+        "skipped": "blank line"}`` for a row that is none.
     Raises:
         HfPromptingError: a row cannot be tokenised; its place is named, and all rows before it have been yielded.
     Example:
         >>> next(predict_rows(classifier, [InputRow("text 1", {"text": "great fun"})], batch_size=1))  # doctest: +SKIP
         {'label': 'positive', 'scores': {'negative': 0.11, 'positive': 0.89}}
     """
-    remaining = iter(rows)
-    while batch := list(itertools.islice(remaining, batch_size)):
-        try:
-            encoded = _encode(classifier, batch)
-        except HfPromptingError:
-            good, error = _rows_before_the_bad_one(classifier, batch)
-            if good:
-                yield from _scored(classifier, _encode(classifier, good))
-            raise error from None
-        yield from _scored(classifier, encoded)
+
+    def work(chunk: list[InputRow]) -> tuple[list[dict[str, Any]], HfPromptingError | None]:
+        return _predict_chunk(classifier, chunk, batch_size)
+
+    yield from spread(rows, batch_size * batches_ahead, work)
 
 
 def _check_folder(folder: str) -> None:
@@ -207,29 +216,52 @@ def _columns(template: PromptTemplate, columns: Sequence[str]) -> dict[str, str]
     return dict(zip(names, columns or names, strict=True))
 
 
-def _encode(classifier: Classifier, rows: Sequence[InputRow]) -> Any:
+def _predict_chunk(
+    classifier: Classifier, chunk: list[InputRow], batch_size: int
+) -> tuple[list[dict[str, Any]], HfPromptingError | None]:
+    """Classify the rows up to the first that cannot be tokenised, the longest first."""
+    places = [number for number, row in enumerate(chunk) if row.skipped is None]
+    error = None
+    try:
+        prompts = _encode(classifier, [chunk[place] for place in places])
+    except HfPromptingError:
+        end, error = _first_bad_row(classifier, chunk, places)
+        chunk, places = chunk[:end], [place for place in places if place < end]
+        prompts = _encode(classifier, [chunk[place] for place in places])
+    results: list[dict[str, Any]] = [{"label": None, "scores": {}, "skipped": row.skipped} for row in chunk]
+    order = sorted(range(len(places)), key=lambda number: -len(prompts[number]))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        for number, result in zip(batch, _scored(classifier, [prompts[number] for number in batch]), strict=True):
+            results[places[number]] = result
+    return results, error
+
+
+def _encode(classifier: Classifier, rows: Sequence[InputRow]) -> list[list[int]]:
+    if not rows:
+        return []
     tokenizer = classifier.tokenizer
     max_length = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else None
     columns = {field.name: [row.values[field.name] for row in rows] for field in classifier.template.fields}
     texts = classifier.template.render_batch(columns, tokenizer=tokenizer, max_length=max_length)
-    return tokenizer(**texts, truncation=max_length is not None, padding=True, return_tensors="pt")
+    prompts: list[list[int]] = tokenizer(**texts, truncation=max_length is not None).input_ids
+    return prompts
 
 
-def _rows_before_the_bad_one(classifier: Classifier, batch: list[InputRow]) -> tuple[list[InputRow], HfPromptingError]:
-    for number, row in enumerate(batch):
+def _first_bad_row(classifier: Classifier, chunk: list[InputRow], places: list[int]) -> tuple[int, HfPromptingError]:
+    for place in places:
         try:
-            _encode(classifier, [row])
+            _encode(classifier, [chunk[place]])
         except HfPromptingError as error:
-            return batch[:number], type(error)(f"{row.place}: {error}")
-    raise AssertionError("a batch failed although each of its rows alone does not")
+            return place, type(error)(f"{chunk[place].place}: {error}")
+    raise AssertionError("rows failed together although each of them alone does not")
 
 
-def _scored(classifier: Classifier, encoded: Any) -> Iterator[dict[str, Any]]:
+def _scored(classifier: Classifier, prompts: list[list[int]]) -> Iterator[dict[str, Any]]:
     model = classifier.model
+    encoded = classifier.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
     with torch.inference_mode():
-        logits_BC = model(
-            input_ids=encoded["input_ids"].to(model.device), attention_mask=encoded["attention_mask"].to(model.device)
-        ).logits
+        logits_BC = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
     for probabilities in logits_BC.float().softmax(-1).tolist():
         scores = {model.config.id2label[number]: round(value, 6) for number, value in enumerate(probabilities)}
         yield {"label": max(scores, key=scores.__getitem__), "scores": scores}

@@ -6,46 +6,51 @@ import dataclasses
 import json
 import shutil
 import statistics
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
-from hf_prompting.artifacts import CardContents, atomic_folder, installed_versions, refuse_existing, write_card
-from hf_prompting.artifacts.escaping import visible
-from hf_prompting.bases import BaseModelSource, GgufFile, PackageFile, load_base_model, load_base_tokenizer
+from hf_prompting.artifacts import (
+    CardContents,
+    atomic_folder,
+    installed_versions,
+    output_lock,
+    refuse_existing,
+    write_card,
+)
+from hf_prompting.bases import fingerprint_base
 from hf_prompting.classifier import PromptForSequenceClassification
 from hf_prompting.data import tokenize_rows
-from hf_prompting.errors import ArtifactError, HfPromptingError, TrainingError
 from hf_prompting.evaluation import Report, draw_run, evaluate_rows
+from hf_prompting.processes import agreed, is_main_process, one_first, shards_weights
+from hf_prompting.recipe.base import Base, load_base
 from hf_prompting.recipe.check import CheckedRecipe, LabelledRows, check_recipe
+from hf_prompting.recipe.progress import Stages
 from hf_prompting.recipe.reader import ReadRecipe
-from hf_prompting.recipe.schema import BaseModelSection, Recipe
+from hf_prompting.recipe.schema import Recipe
+from hf_prompting.recipe.unfinished import (
+    RESULT,
+    keep_result,
+    kept_result,
+    run_folder,
+    run_record,
+    unfinished_folder,
+)
 from hf_prompting.soft_prompts import SoftPromptConfig
 from hf_prompting.templates import PromptTemplate
-from hf_prompting.training import Tuning, make_arguments, tune
+from hf_prompting.training import Tuning, make_arguments, out_of_memory_says, signals_as_exceptions, tune
+from hf_prompting.training.checkpoints import MANIFEST
+from hf_prompting.training.sharding import whole_state
 from hf_prompting.verbalizers import Verbalizer
 
 PICTURE = "results.png"
-TORCH_SAVE_FAILURES = ("iostream", "PytorchStreamWriter", "unexpected pos")  # how torch.save words a full disk
-
-
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """The base model, loaded once for the zero-shot measurement and all seeds."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+MEMORY_ADVICE = "lower evaluation.batch_size or training.max_length"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,66 +74,95 @@ class RunResult:
     spread: dict[str, tuple[float, float]]
 
 
-def run_recipe(read: ReadRecipe, *, overwrite: bool = False, console: Console | None = None) -> RunResult:
+def run_recipe(
+    read: ReadRecipe, *, overwrite: bool = False, resume: bool = False, console: Console | None = None
+) -> RunResult:
     """Do everything that a recipe says.
+
+    Started in several processes (``accelerate launch``), all of them train and measure, and process 0 alone speaks and
+    writes; ``join_processes`` has to be called before.
 
     Args:
         read: from ``read_recipe``.
-        overwrite: replace the output folder if an earlier run made it.
+        overwrite: replace the output folder if an earlier run made it; without ``resume``, also begin anew where an
+            earlier run was cut.
+        resume: go on with a run that was cut, from its last whole checkpoint; begin where there is none. The result is
+            that of an unbroken run.
         console: where the stages are named.
     Returns:
         The folder and the numbers.
     Raises:
-        RecipeError, BaseModelError, TemplateError, LabelWordError: the recipe does not fit the data or model.
-        TrainingError: the loss is not a number; the last good checkpoint is kept.
-        ArtifactError: the folder cannot be written; what was there before is untouched.
+        RecipeError, BaseModelError, TemplateError, LabelWordError: the recipe does not fit the data or model, or is not
+            the one that the run to resume was begun with.
+        TrainingError: the loss is not a number, or memory ran out; the last good checkpoint is kept.
+        ArtifactError: the folder cannot be written, or another run is writing it; what was there before is untouched.
+        Interrupted: Ctrl-C or SIGTERM; what was done is kept for ``resume``.
     Example:
         >>> run_recipe(read_recipe("recipes/movie-reviews-soft-prompt", smoke=True))  # doctest: +SKIP
     """
-    say = Stages(console or Console(stderr=True))
+    say = Stages(console or Console(stderr=True, quiet=not is_main_process()))
     target = Path(read.recipe.output.dir)
-    refuse_existing(target, overwrite=overwrite)
-
-    say("check the recipe and read the data")
-    checked = check_recipe(read)
-    recipe = checked.recipe
-    say(f"load {recipe.base_model.id}")
-    base = load_base(recipe.base_model)
-
-    zero_shot = None
-    if recipe.evaluation.zero_shot:
-        say(f"measure zero-shot on {len(checked.test.labels)} test rows")
-        zero_shot = measure_zero_shot(checked, base)
-
-    with working_folder(target) as work:
-        runs = []
-        for number, seed in enumerate(recipe.training.seeds):
-            if number and recipe.training.trainable_base:
-                base = load_base(recipe.base_model)
-            say(f"tune with seed {seed}, then test")
-            runs.append(tune_and_test(checked, base, seed=seed, work=work))
+    with ExitStack() as held:
+        held.enter_context(signals_as_exceptions())
+        if is_main_process():
+            refuse_existing(target, overwrite=overwrite)
+            held.enter_context(output_lock(target))
+        say("check the recipe and read the data")
+        with one_first():
+            checked = check_recipe(read)
+        say(f"load {checked.recipe.base_model.id}")
+        base = load_base(checked.recipe.base_model)
+        if is_main_process():
+            record = run_record(checked.recipe, _splits(checked), fingerprint_base(base.model).to_dict())
+            held.enter_context(run_folder(target, record=record, resume=resume, overwrite=overwrite))
+        work = agreed(unfinished_folder(target))  # it is there now
+        zero_shot = zero_shot_report(checked, base, work=work, say=say)
+        runs = tune_seeds(checked, base, work=work, resume=resume, say=say)
         best = best_run(runs)
         say(f"save the prompt of seed {best.seed}")
         result = summarise(read, checked, zero_shot, runs, best)
-        save(result, read, checked, best, overwrite=overwrite)
+        if is_main_process():
+            save(result, read, checked, best, overwrite=overwrite)
     return result
 
 
-def base_source(section: BaseModelSection) -> BaseModelSource:
-    """Return the recipe's base model as ``bases`` names it."""
-    gguf = None
-    if section.gguf is not None:
-        parts = tuple(PackageFile(part.distribution, part.file) for part in section.gguf.parts)
-        gguf = GgufFile(parts, sha256=section.gguf.sha256)
-    return BaseModelSource(section.id, revision=section.revision, path=section.path, gguf=gguf)
+def zero_shot_report(checked: CheckedRecipe, base: Base, *, work: Path, say: Stages) -> Report | None:
+    """Measure zero-shot if the recipe says so, unless the run measured it before it was cut."""
+    if not checked.recipe.evaluation.zero_shot:
+        return None
+    kept = agreed(kept_result(work / "zero-shot") if is_main_process() else None)
+    if kept is not None:
+        return Report(**kept)
+    say(f"measure zero-shot on {len(checked.test.labels)} test rows")
+    # Measuring splits the weights of a base in place where they are to be split, and tuning needs whole ones to begin.
+    report = measure_zero_shot(checked, load_base(checked.recipe.base_model) if shards_weights() else base)
+    if is_main_process():
+        keep_result(work / "zero-shot", dataclasses.asdict(report))
+    return report
 
 
-def load_base(section: BaseModelSection) -> Base:
-    """Load the base model and its tokenizer."""
-    source = base_source(section)
-    model = load_base_model(source, task=section.task, trust_remote_code=section.trust_remote_code)
-    tokenizer = load_base_tokenizer(source, trust_remote_code=section.trust_remote_code)
-    return Base(model=model, tokenizer=tokenizer)
+def tune_seeds(checked: CheckedRecipe, base: Base, *, work: Path, resume: bool, say: Stages) -> list[SeedRun]:
+    """Tune and test one prompt for each seed; those that were finished before the run was cut are taken as they are."""
+    runs = []
+    is_fresh = True
+    for seed in checked.recipe.training.seeds:
+        folder = work / f"seed-{seed}"
+        kept = agreed(kept_result(folder) if is_main_process() else None)
+        if kept is not None:
+            say(f"seed {seed} was finished before")
+            kept |= {"tuning": Tuning(**kept["tuning"]), "test": Report(**kept["test"])}
+            runs.append(SeedRun(folder=folder, **kept))
+            continue
+        if not is_fresh and (checked.recipe.training.trainable_base or shards_weights()):
+            base = load_base(checked.recipe.base_model)
+        is_fresh = False
+        say(f"tune with seed {seed}, then test")
+        run = tune_and_test(checked, base, seed=seed, work=work, resume=resume)
+        if is_main_process():
+            keep_result(folder, {key: value for key, value in dataclasses.asdict(run).items() if key != "folder"})
+            shutil.rmtree(work / f"checkpoints-{seed}", ignore_errors=True)
+        runs.append(run)
+    return runs
 
 
 def measure_zero_shot(checked: CheckedRecipe, base: Base) -> Report:
@@ -149,7 +183,7 @@ def compiled_tokenizer(recipe: Recipe, template: PromptTemplate, verbalizer: Ver
     return tokenizer
 
 
-def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path) -> SeedRun:
+def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path, resume: bool = False) -> SeedRun:
     """Tune one prompt, measure it on the test rows, and save it into the working folder."""
     recipe, training = checked.recipe, checked.recipe.training
     set_seed(seed)
@@ -161,16 +195,13 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path) 
         reparameterization_hidden_size=soft.reparameterization_hidden_size,
         seed=seed,
     )
-    model, tokenizer = _classifier(
-        recipe,
-        base,
-        checked.template,
-        checked.verbalizer,
-        soft_prompt=config,
-        class_weights=_class_weights(checked),
-        label_smoothing=training.label_smoothing,
-        trainable_base=training.trainable_base,
-    )
+    tuned: dict[str, Any] = {
+        "soft_prompt": config,
+        "class_weights": _class_weights(checked),
+        "label_smoothing": training.label_smoothing,
+        "trainable_base": training.trainable_base,
+    }
+    model, tokenizer = _classifier(recipe, base, checked.template, checked.verbalizer, **tuned)
     try:
         arguments = make_arguments(
             output_dir=work / f"checkpoints-{seed}",
@@ -186,7 +217,8 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path) 
             lr_scheduler_type=training.lr_scheduler_type,
             eval_steps=training.eval_steps,
             best_by=training.best_by if checked.dev is not None else None,
-            extra=training.arguments,
+            # Every weight that is trained takes part in every step, unless the base has parts that prompts do not use.
+            extra={"ddp_find_unused_parameters": training.trainable_base, **training.arguments},
         )
         tuning = tune(
             model,
@@ -195,13 +227,20 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path) 
             dev=None if checked.dev is None else _tokenized(checked.dev, checked, checked.template, tokenizer),
             arguments=arguments,
             early_stopping_patience=training.early_stopping_patience,
+            resume=resume,
         )
         num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        if shards_weights():
+            state = whole_state(model)
+            base = load_base(recipe.base_model)
+            model, tokenizer = _classifier(recipe, base, checked.template, checked.verbalizer, **tuned)
+            model.load_state_dict(state, strict=False)
         model.drop_reparameterization()
-        test = _measure(checked, checked.template, model, tokenizer)
         folder = work / f"seed-{seed}"
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        if is_main_process():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        test = _measure(checked, checked.template, model, tokenizer)
     finally:
         model.release_base()
     return SeedRun(seed=seed, tuning=tuning, test=test, num_trained=num_trained, folder=folder)
@@ -247,7 +286,7 @@ def save(result: RunResult, read: ReadRecipe, checked: CheckedRecipe, best: Seed
     recipe = checked.recipe
     is_local = Path(recipe.data.path).is_dir()
     with atomic_folder(result.folder, overwrite=overwrite) as folder:
-        shutil.copytree(best.folder, folder, dirs_exist_ok=True)
+        shutil.copytree(best.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, RESULT))
         text = json.dumps(result.metrics, indent=2, ensure_ascii=False)
         (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
         draw_run(
@@ -284,70 +323,6 @@ def save(result: RunResult, read: ReadRecipe, checked: CheckedRecipe, best: Seed
         write_card(folder, contents)
 
 
-def result_table(result: RunResult) -> Table:
-    """Return the small table that ends a run."""
-    names = list(next(iter(result.rows.values())))
-    table = Table(title=f"{escape(visible(result.metrics['name']))}: test rows")
-    table.add_column("")
-    for name in names:
-        table.add_column(escape(name), justify="right")
-    for row, values in result.rows.items():
-        table.add_row(row, *(f"{values[name]:.3f}" if name in values else "" for name in names))
-    if result.spread:
-        cells = [f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in map(result.spread.__getitem__, names)]
-        table.add_row("mean ± standard deviation", *cells)
-    return table
-
-
-class Stages:
-    """Name each stage of a run with the time since the start, by calling it."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.start = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        """Print one stage."""
-        seconds = int(time.monotonic() - self.start)
-        self.console.print(f"[dim]{seconds // 60:d}:{seconds % 60:02d}[/dim] {escape(visible(text))}", highlight=False)
-
-
-@contextmanager
-def working_folder(target: Path) -> Iterator[Path]:
-    """Give a folder for checkpoints beside the target; it stays only if training broke, for its last good checkpoint.
-
-    Raises:
-        ArtifactError: the folder cannot be made, or the disk is full.
-    """
-    parent = target.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.training-", dir=parent))
-    except OSError as error:
-        raise ArtifactError(f"no folder for checkpoints can be made in {parent}: {error.strerror or error}") from error
-    keep = False
-    try:
-        yield work
-    except TrainingError:
-        keep = True
-        raise
-    except HfPromptingError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise _not_written(parent, error) from error
-    except RuntimeError as error:
-        if any(word in str(error) for word in TORCH_SAVE_FAILURES):
-            raise _not_written(parent, error) from error
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(work, ignore_errors=True)
-
-
-def _not_written(parent: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"checkpoints could not be written to {parent}: {error}; free some space there")
-
-
 def _classifier(
     recipe: Recipe, base: Base, template: PromptTemplate, verbalizer: Verbalizer, **tuning: Any
 ) -> tuple[PromptForSequenceClassification, PreTrainedTokenizerFast]:
@@ -363,6 +338,11 @@ def _classifier(
     # A pipeline with truncation=True cuts to this length, that of the prompts which the folder was tuned on.
     tokenizer.model_max_length = recipe.training.max_length
     return model, tokenizer
+
+
+def _splits(checked: CheckedRecipe) -> dict[str, Any]:
+    dev = checked.dev.rows if checked.dev else None
+    return {"train": checked.train.rows, "dev": dev, "test": checked.test.rows}
 
 
 def _class_weights(checked: CheckedRecipe) -> list[float] | None:
@@ -389,7 +369,8 @@ def _tokenized(rows: LabelledRows, checked: CheckedRecipe, template: PromptTempl
 def _measure(checked: CheckedRecipe, template: PromptTemplate, model: Any, tokenizer: Any) -> Report:
     evaluation = checked.recipe.evaluation
     rows = _tokenized(checked.test, checked, template, tokenizer)
-    return evaluate_rows(model, tokenizer, rows, metrics=evaluation.metrics, batch_size=evaluation.batch_size)
+    with out_of_memory_says(MEMORY_ADVICE):
+        return evaluate_rows(model, tokenizer, rows, metrics=evaluation.metrics, batch_size=evaluation.batch_size)
 
 
 def _seed_numbers(run: SeedRun) -> dict[str, Any]:

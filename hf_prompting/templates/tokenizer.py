@@ -10,6 +10,8 @@ from transformers import BatchEncoding, TokenizersBackend
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
+from hf_prompting.checksums import KEY as CHECKSUMS
+from hf_prompting.checksums import SealsWhatItSaves, verify_pretrained
 from hf_prompting.errors import FieldError, HfPromptingError, InputTextError, TemplateLengthError
 from hf_prompting.templates.layout import PartKind, installed_parts
 from hf_prompting.templates.rendering import TEXT_KEYS
@@ -21,7 +23,7 @@ _DO_NOT_TRUNCATE = TruncationStrategy.DO_NOT_TRUNCATE
 _EXCERPT = 40
 
 
-class PromptTokenizer(TokenizersBackend):  # type: ignore[misc]
+class PromptTokenizer(SealsWhatItSaves, TokenizersBackend):  # type: ignore[misc]
     """A tokenizer that puts a template around the texts it is given.
 
     It is made by :func:`hf_prompting.templates.compile_template` and loaded by ``AutoTokenizer``. Everything that makes
@@ -37,6 +39,21 @@ class PromptTokenizer(TokenizersBackend):  # type: ignore[misc]
         InputTextError: for something that is no text, or a text with a lone surrogate.
         TemplateLengthError: if truncation is asked for and the template, or its ``:fixed`` fields, cannot fit.
     """
+
+    settings_file = "tokenizer_config.json"
+    sealed_files = ("tokenizer.json", "chat_template.jinja")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> PromptTokenizer:
+        """Load a saved tokenizer as transformers does, after making sure that it is as it was saved.
+
+        Raises:
+            ArtifactError: if a file is damaged or was changed.
+        """
+        verify_pretrained(pretrained_model_name_or_path, cls.settings_file, kwargs)
+        tokenizer: PromptTokenizer = super().from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+        tokenizer.init_kwargs.pop(CHECKSUMS, None)  # of the files, not of what becomes of the tokenizer
+        return tokenizer
 
     @property
     def prompt_template(self) -> PromptTemplate | None:

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_prompting.errors import RecipeError, did_you_mean
+from hf_prompting.training.sharding import shard_on_cpu_too
 
 # Arguments that other keys of a recipe own, and the key to use instead.
 OWNED: dict[str, str] = {
@@ -35,7 +36,9 @@ OWNED: dict[str, str] = {
     "greater_is_better": "training.best_by",
     "load_best_model_at_end": "training.best_by",
     "remove_unused_columns": "nothing: the rows are prepared by this library",
-    "resume_from_checkpoint": "nothing: a recipe always starts anew",
+    "resume_from_checkpoint": "nothing: `hf-prompting run RECIPE --resume` goes on from the last whole checkpoint",
+    "restore_callback_states_from_checkpoint": "nothing: --resume restores them",
+    "save_only_model": "nothing: a checkpoint has to hold all that --resume needs",
     "logging_nan_inf_filter": "nothing: a loss that is not a number has to be seen",
     "push_to_hub": "nothing: push the saved folder with `hf-prompting push`",
     "hub_token": "nothing: log in with `hf auth login`",
@@ -87,7 +90,7 @@ def make_arguments(
     service unless ``extra`` says so.
 
     Args:
-        output_dir: folder of the checkpoints.
+        output_dir: folder of the checkpoints; ``SealCheckpoints`` keeps the last and the best.
         seed: of the order of rows and everything random.
         learning_rate: of AdamW. Soft tokens need a much larger one than weights do.
         max_steps: optimiser steps; ``None`` to count epochs.
@@ -129,15 +132,17 @@ def make_arguments(
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "save_total_limit": 1,
+        "restore_callback_states_from_checkpoint": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         **_moments(eval_steps, best_by),
         **(extra or {}),
     }
     try:
-        return TrainingArguments(**arguments)
+        made = TrainingArguments(**arguments)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise RecipeError(f"TrainingArguments refuses the training section: {error}") from error
+    shard_on_cpu_too()
+    return made
 
 
 def _moments(eval_steps: int | None, best_by: str | None) -> dict[str, Any]:

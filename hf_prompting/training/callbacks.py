@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import ProgressCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_prompting.errors import TrainingError
+from hf_prompting.training.checkpoints import newest_whole_checkpoint
 
 
 class StopOnNonFinite(TrainerCallback):  # type: ignore[misc]
@@ -60,7 +60,7 @@ class QuietProgress(ProgressCallback):  # type: ignore[misc]
 
 
 def _stopped(what: str, step: int, output_dir: str) -> TrainingError:
-    checkpoint = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+    checkpoint = newest_whole_checkpoint(Path(output_dir))
     kept = f"the last good checkpoint is kept in {checkpoint}" if checkpoint else "no checkpoint was saved before"
     return TrainingError(
         f"training stopped at step {step}: {what}; {kept}. Lower training.learning_rate or "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
@@ -15,13 +17,29 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 
 from hf_prompting.training.callbacks import QuietProgress, StopOnNonFinite
+from hf_prompting.training.checkpoints import (
+    TRAINER_STATE,
+    SealCheckpoints,
+    drop_partial_checkpoints,
+    newest_whole_checkpoint,
+)
+from hf_prompting.training.interruption import SaveBeforeStop
+from hf_prompting.training.memory import out_of_memory_says
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+ADVICE = (
+    "lower training.per_device_train_batch_size (raising training.gradient_accumulation_steps keeps a step's rows), "
+    "lower training.max_length, lower evaluation.batch_size if it happened on the dev rows, or set "
+    "training.arguments.activation_checkpointing=true, which takes more time instead"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +51,7 @@ class Tuning:
         best_step: the step whose weights the model has now.
         dev_score: the best dev loss (negated, so that more is better) or accuracy; ``None`` without dev rows.
         curve: ``trainer.state.log_history``.
-        seconds: time of the training loop.
+        seconds: time of the training loop; after a resume, of its last part.
     """
 
     num_steps: int
@@ -51,8 +69,12 @@ def tune(
     dev: Dataset | None,
     arguments: TrainingArguments,
     early_stopping_patience: int | None = None,
+    resume: bool = False,
 ) -> Tuning:
     """Train the model's trainable weights in place; with dev rows, end with the weights of the best moment.
+
+    Ctrl-C and SIGTERM save a checkpoint at the end of the step and raise. Every checkpoint is sealed
+    (``training/checkpoints.py``); one that is not whole is never gone on from.
 
     Args:
         model: a sequence classifier whose base is frozen (or not).
@@ -61,15 +83,20 @@ def tune(
         dev: the same, to choose the best moment; must be given if and only if ``arguments`` evaluate.
         arguments: from ``make_arguments``.
         early_stopping_patience: stop after so many dev measurements without a better one.
+        resume: go on from the newest whole checkpoint in ``arguments.output_dir``, if there is one. The result is that
+            of an unbroken run, to the last bit on a CPU.
     Returns:
         Steps, best dev score, learning curve and time.
     Raises:
-        TrainingError: the loss or a gradient is not a number; the last good checkpoint stays in ``output_dir``.
+        TrainingError: the loss or a gradient is not a number, or memory ran out; the last good checkpoint stays in
+            ``output_dir``.
+        Interrupted: a signal came.
     Example:
         >>> tune(model, tokenizer, train=rows, dev=dev_rows, arguments=arguments).best_step  # doctest: +SKIP
         16
     """
-    callbacks: list[TrainerCallback] = [StopOnNonFinite()]
+    stop = SaveBeforeStop()
+    callbacks: list[TrainerCallback] = [StopOnNonFinite(), SealCheckpoints(), stop]
     if early_stopping_patience is not None and dev is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience))
     trainer = Trainer(
@@ -85,18 +112,42 @@ def tune(
     progress = QuietProgress()
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(progress)
+    checkpoint = newest_whole_checkpoint(Path(arguments.output_dir)) if resume else None
+    with arguments.main_process_first():
+        if arguments.should_save:
+            drop_partial_checkpoints(Path(arguments.output_dir))
+    if checkpoint is not None and _was_finished(checkpoint):
+        return _finished(checkpoint, trainer)
     try:
-        output = trainer.train()
+        with stop, out_of_memory_says(ADVICE):
+            output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         progress.close()
-    state = trainer.state
-    best = state.best_metric if dev is not None else None
+    return _tuning(trainer.state, arguments, seconds=output.metrics["train_runtime"])
+
+
+def _was_finished(checkpoint: Path) -> bool:
+    """Tell whether nothing is left to train; ``Trainer`` itself would go on where an epoch is not at its end."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    return bool(state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"])
+
+
+def _finished(checkpoint: Path, trainer: Trainer) -> Tuning:
+    """Take up a training that was cut between its last step and its end."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    best = checkpoint.with_name(f"checkpoint-{state.best_global_step}") if state.best_global_step else checkpoint
+    trainer.model.load_state_dict(load_file(best / "model.safetensors"), strict=False)
+    return _tuning(state, trainer.args, seconds=0.0)
+
+
+def _tuning(state: TrainerState, arguments: TrainingArguments, *, seconds: float) -> Tuning:
+    best = state.best_metric
     return Tuning(
         num_steps=state.global_step,
         best_step=state.best_global_step if best is not None else state.global_step,
         dev_score=None if best is None else (best if arguments.greater_is_better else -best),
         curve=[_numbers(entry) for entry in state.log_history],
-        seconds=output.metrics["train_runtime"],
+        seconds=seconds,
     )
 
 

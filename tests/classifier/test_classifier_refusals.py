@@ -57,7 +57,7 @@ def changed(saved: Path, folder: Path, *, weights: dict[str, Any] | None = None,
     state = {**load_file(saved / "model.safetensors"), **(weights or {})}
     save_file({name: value for name, value in state.items() if value is not None}, folder / "model.safetensors")
     values = json.loads((saved / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**values, **config}))
+    (folder / "config.json").write_text(json.dumps({**values, "checksums": None, **config}))
     return folder
 
 

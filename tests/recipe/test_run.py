@@ -15,7 +15,8 @@ from hf_prompting.classifier import PromptForSequenceClassification
 from hf_prompting.errors import ArtifactError, BaseModelError, TemplateLengthError, TrainingError
 from hf_prompting.recipe import read_recipe
 from hf_prompting.recipe.prediction import InputRow, load_classifier, predict_rows
-from hf_prompting.recipe.run import RunResult, SeedRun, best_run, run_recipe, working_folder
+from hf_prompting.recipe.run import RunResult, SeedRun, best_run, run_recipe
+from hf_prompting.recipe.unfinished import run_folder
 from hf_prompting.training import Tuning
 
 
@@ -130,8 +131,8 @@ def test_a_broken_loss_keeps_the_previous_folder_and_the_last_good_checkpoint(
             overwrite=True,
         )
     assert (work / "outputs" / "tiny" / "metrics.json").read_bytes() == before
-    kept = [entry for entry in (work / "outputs").iterdir() if entry.name.startswith(".tiny.training-")]
-    assert len(kept) == 1 or "no checkpoint was saved" in str(caught.value)
+    kept = list((work / "outputs" / ".tiny.unfinished").glob("checkpoints-0/checkpoint-*"))
+    assert kept or "no checkpoint was saved" in str(caught.value)
 
 
 def test_a_base_that_is_not_there_leaves_nothing_behind(tmp_path: Path, base: Path, work: Path) -> None:
@@ -168,7 +169,10 @@ def test_the_best_dev_score_wins_and_the_smaller_seed_breaks_ties() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
 def test_a_disk_that_fills_while_a_checkpoint_is_written_is_one_clear_error(tmp_path: Path, work: Path) -> None:
-    with pytest.raises(ArtifactError, match="free some space"), working_folder(work / "out"):
+    with (
+        pytest.raises(ArtifactError, match="free some space"),
+        run_folder(work / "out", record={}, resume=False, overwrite=False),
+    ):
         torch.save(torch.zeros(100_000), "/dev/full")
     assert list(work.iterdir()) == []
 

@@ -12,6 +12,7 @@ from datasets import Dataset
 from tiny_tokenizers import ALL_TOKENIZERS, bert_wordpiece, byte_level_bpe, gemma_bpe, qwen_bpe
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
 
+from hf_prompting.checksums import seal
 from hf_prompting.errors import FieldError, InputTextError, TemplateLengthError, TemplateSyntaxError
 from hf_prompting.templates import PromptTemplate, PromptTokenizer, SlotKind, compile_template
 
@@ -209,6 +210,7 @@ def test_a_malformed_template_in_a_saved_folder_is_an_error_on_use(tmp_path: Pat
     prompt_tokenizer().save_pretrained(tmp_path)
     path = tmp_path / "tokenizer_config.json"
     path.write_text(path.read_text().replace("{soft:3}", "{soft:"))
+    seal(path, ["tokenizer.json"])
     loaded = PromptTokenizer.from_pretrained(tmp_path)
     with pytest.raises(TemplateSyntaxError):
         loaded("good")
