@@ -69,6 +69,10 @@ class TrainingError(HfPromptingError, RuntimeError):
     """Training cannot go on, for instance because the loss is not a number."""
 
 
+class DemoError(HfPromptingError, RuntimeError):
+    """The demo page cannot be opened: a package is missing, or the port is taken."""
+
+
 class ShapeError(HfPromptingError, ValueError):
     """A tensor argument has a shape that the function does not accept."""
 

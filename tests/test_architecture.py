@@ -25,6 +25,7 @@ LAYERS = (
     "evaluation",
     "artifacts",
     "recipe",
+    "demo",
     "cli",
 )
 FILES = sorted(ROOT.rglob("*.py"))
