@@ -77,6 +77,10 @@ class BenchmarkError(HfPromptingError, RuntimeError):
     """A benchmark cannot be run, or its contenders did not compute the same."""
 
 
+class DemoError(HfPromptingError, RuntimeError):
+    """The demo page cannot be opened: a package is missing, or the port is taken."""
+
+
 class ShapeError(HfPromptingError, ValueError):
     """A tensor argument has a shape that the function does not accept."""
 

@@ -28,6 +28,7 @@ LAYERS = (
     "artifacts",
     "recipe",
     "benchmarks",
+    "demo",
     "cli",
 )
 FILES = sorted(ROOT.rglob("*.py"))

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from hf_prompting.cli.demo import demo
 from hf_prompting.cli.errors import USER_MISTAKE
 from hf_prompting.cli.hub import push
 from hf_prompting.cli.prompts import predict, show
@@ -43,6 +44,7 @@ app.command()(check)
 app.command()(predict)
 app.command()(show)
 app.command()(push)
+app.command()(demo)
 
 
 def main() -> None:

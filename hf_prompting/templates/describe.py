@@ -29,13 +29,17 @@ class PromptToken:
     kind: PartKind
 
 
-def describe_prompt(tokenizer: PromptTokenizer, text: str, text_pair: str | None = None) -> list[PromptToken]:
+def describe_prompt(
+    tokenizer: PromptTokenizer, text: str, text_pair: str | None = None, *, max_length: int | None = None
+) -> list[PromptToken]:
     """Tokenise one prompt and say of each token whether it is the template's, a field's, soft, special or the slot.
 
     Args:
         tokenizer: a compiled tokenizer.
         text: the first text, as :meth:`PromptTemplate.render` returns it.
         text_pair: the second text, for templates that have one.
+        max_length: shorten the fields as the tokenizer does, so that the prompt has at most so many tokens; None for
+            the whole prompt.
     Returns:
         All tokens in order; a special token written in the template is ``special``.
     Raises:
@@ -46,7 +50,8 @@ def describe_prompt(tokenizer: PromptTokenizer, text: str, text_pair: str | None
         ['soft', 'soft', 'field', 'template', 'template']
     """
     _template_of(tokenizer)
-    encoding = tokenizer(text, text_pair, truncation=False, verbose=False).encodings[0]
+    shorten = max_length is not None
+    encoding = tokenizer(text, text_pair, truncation=shorten, max_length=max_length, verbose=False).encodings[0]
     backend = tokenizer.backend_tokenizer
     special = {token_id for token_id, token in backend.get_added_tokens_decoder().items() if token.special}
     kinds: list[PartKind] = []

@@ -85,3 +85,14 @@ def test_a_damaged_memory_of_the_original_pipeline_is_an_error(remembered: objec
     tokenizer.init_kwargs["prompt_original_components"] = remembered
     with pytest.raises(TemplateError, match="cannot be read"):
         tokenization_difference(tokenizer, "good")
+
+
+def test_a_long_text_is_shown_as_it_is_shortened():
+    template = PromptTemplate.parse("{soft:2}Review: {text}\nIt was{mask}")
+    tokenizer = compile_template(template, qwen_bpe(), slot=SlotKind.CAUSAL).tokenizer
+    text = "good movie " * 50
+    limit = tokenizer.num_template_tokens + 4
+    shown = describe_prompt(tokenizer, text, max_length=limit)
+    assert [token.id for token in shown] == tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    assert sum(token.kind is PartKind.FIELD for token in shown) == 4
+    assert describe_prompt(tokenizer, "good", max_length=limit) == describe_prompt(tokenizer, "good")
