@@ -90,7 +90,7 @@ def model_card(contents: CardContents) -> str:
         "## Data",
         _data(contents),
         "## Recipe and versions",
-        fenced(_recipe_yaml(contents.recipe), "yaml"),
+        fenced(recipe_yaml(contents.recipe), "yaml"),
         ", ".join(f"{inline(name)} {inline(version)}" for name, version in contents.versions.items()),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -112,7 +112,8 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _RecipeDumper.add_representer(str, _text_node)
 
 
-def _recipe_yaml(values: Mapping[str, Any]) -> str:
+def recipe_yaml(values: Mapping[str, Any]) -> str:
+    """Write a recipe as YAML, for people."""
     text: str = yaml.dump(dict(values), Dumper=_RecipeDumper, allow_unicode=True, sort_keys=False, width=110)
     return text.rstrip()
 

@@ -27,8 +27,8 @@ def user_errors(debug: bool) -> Iterator[None]:
         _fail(error, _one_line(error), USER_MISTAKE, debug=debug)
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *getattr(interrupt, "__notes__", [])]), file=sys.stderr)
         raise typer.Exit(130) from None
     except Exception as error:  # whatever else goes wrong is ours: say so briefly, and how to see more
         text = f"unexpected {type(error).__name__}: {_one_line(error)} (--debug shows where)"

@@ -21,6 +21,7 @@ def run(
     ] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", help="Folder to save.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that an earlier run saved.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     debug: Debug = False,
 ) -> None:
     """Tune a prompt as a recipe says, and save it with its numbers.
@@ -32,18 +33,19 @@ def run(
     hf-prompting run recipes/movie-reviews-soft-prompt --smoke --output-dir /tmp/try
     hf-prompting run recipes/movie-reviews-soft-prompt --seeds 0,1,2 --overwrite
     hf-prompting run recipes/reviews-zh-soft-prompt --set data.path=FOLDER --set training.max_steps=60
+    hf-prompting run recipes/translation-en-zh-scratch --resume
     """
     with user_errors(debug):
         given = [*(overrides or []), *_seed_override(seeds), *_folder_override(output_dir)]
-        from hf_prompting.recipe.reader import read_recipe
+        from hf_prompting.recipe.tasks import read_any_recipe, run_any_recipe
 
-        read = read_recipe(recipe, overrides=given, smoke=smoke)
+        read = read_any_recipe(recipe, overrides=given, smoke=smoke)
 
         from rich.console import Console
 
-        from hf_prompting.recipe.run import result_table, run_recipe
+        from hf_prompting.recipe.run import result_table
 
-        result = run_recipe(read, overwrite=overwrite)
+        result = run_any_recipe(read, overwrite=overwrite, resume=resume)
         Console().print(result_table(result))
         print(f"Saved in {result.folder}")
 
@@ -58,16 +60,9 @@ def check(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False)
     hf-prompting check my-recipe.yaml --set data.path=my-data
     """
     with user_errors(debug):
-        from hf_prompting.recipe.reader import read_recipe
+        from hf_prompting.recipe.tasks import check_any_recipe, read_any_recipe
 
-        read = read_recipe(recipe, overrides=overrides or [])
-
-        from hf_prompting.recipe.check import check_recipe
-
-        checked = check_recipe(read)
-        dev = f"{len(checked.dev.labels)} dev, " if checked.dev else ""
-        rows = f"{len(checked.train.labels)} train, {dev}{len(checked.test.labels)} test rows"
-        print(f"{read.file.name} is in order: {rows}, {len(checked.verbalizer.labels)} labels")
+        print(check_any_recipe(read_any_recipe(recipe, overrides=overrides or [])))
 
 
 def _seed_override(seeds: str | None) -> list[str]:

@@ -95,7 +95,7 @@ def tune(
         num_steps=state.global_step,
         best_step=state.best_global_step if best is not None else state.global_step,
         dev_score=None if best is None else (best if arguments.greater_is_better else -best),
-        curve=[_numbers(entry) for entry in state.log_history],
+        curve=[finite_numbers(entry) for entry in state.log_history],
         seconds=output.metrics["train_runtime"],
     )
 
@@ -104,5 +104,6 @@ def _dev_accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
 
 
-def _numbers(entry: dict[str, Any]) -> dict[str, float]:
+def finite_numbers(entry: dict[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of one entry of ``trainer.state.log_history``."""
     return {key: value for key, value in entry.items() if isinstance(value, int | float) and math.isfinite(value)}
