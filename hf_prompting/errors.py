@@ -69,6 +69,14 @@ class TrainingError(HfPromptingError, RuntimeError):
     """Training cannot go on, for instance because the loss is not a number."""
 
 
+class ObjectiveError(HfPromptingError, ValueError):
+    """A pre-training objective's options, its tokenizer and the rows do not fit together."""
+
+
+class TokenizerTrainingError(HfPromptingError, ValueError):
+    """A tokenizer of the asked kind and size cannot be trained from these texts."""
+
+
 class ShapeError(HfPromptingError, ValueError):
     """A tensor argument has a shape that the function does not accept."""
 
