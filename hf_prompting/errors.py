@@ -81,6 +81,14 @@ class DemoError(HfPromptingError, RuntimeError):
     """The demo page cannot be opened: a package is missing, or the port is taken."""
 
 
+class ObjectiveError(HfPromptingError, ValueError):
+    """A pre-training objective's options, its tokenizer and the rows do not fit together."""
+
+
+class TokenizerTrainingError(HfPromptingError, ValueError):
+    """A tokenizer of the asked kind and size cannot be trained from these texts."""
+
+
 class ShapeError(HfPromptingError, ValueError):
     """A tensor argument has a shape that the function does not accept."""
 

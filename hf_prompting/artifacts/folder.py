@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hf_prompting.classifier import PromptClassifierConfig
 from hf_prompting.errors import ArtifactError
+from hf_prompting.seq2seq.remote_code import SOURCE_FILES
 
-# Only saved classifiers made of these names are ever replaced, so that --overwrite cannot take a home folder, a recipe
+# Only saved models made of these names are ever replaced, so that --overwrite cannot take a home folder, a recipe
 # or a base model.
 OWN_FILES = (
     "config.json",
@@ -30,6 +32,7 @@ OWN_FILES = (
     "README.md",
     "*.png",
     "training_args.bin",
+    *(path.name for path in SOURCE_FILES),
 )
 
 
@@ -115,19 +118,28 @@ def _refuse_folder(target: Path, *, overwrite: bool) -> None:
             f"output folder {target} holds things that hf_prompting did not save: {foreign[:5]}; move them, or choose "
             "another --output-dir"
         )
-    if not _is_saved_classifier(target):
+    if not (_is_saved_classifier(target) or _is_saved_run(target)):
         raise ArtifactError(
             f"output folder {target} holds {names[:5]}, but its config.json is not that of a saved prompt classifier, "
-            "so it is not replaced; move it, or choose another --output-dir"
+            "nor its metrics.json that of a run, so it is not replaced; move it, or choose another --output-dir"
         )
 
 
 def _is_saved_classifier(folder: Path) -> bool:
+    return _json_object(folder / "config.json").get("model_type") == PromptClassifierConfig.model_type
+
+
+def _is_saved_run(folder: Path) -> bool:
+    versions = _json_object(folder / "metrics.json").get("versions")
+    return isinstance(versions, dict) and "hf_prompting" in versions
+
+
+def _json_object(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == PromptClassifierConfig.model_type
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _open_to_readers(folder: Path) -> None:

@@ -93,7 +93,7 @@ def model_card(contents: CardContents) -> str:
         _label_table(contents),
         _data(contents) if contents.dataset else "",
         "## How it was made",
-        fenced(_yaml(contents.recipe), "yaml") if contents.recipe else "",
+        fenced(recipe_yaml(contents.recipe), "yaml") if contents.recipe else "",
         ", ".join(f"{inline(name)} {inline(version)}" for name, version in contents.versions.items()),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -115,7 +115,7 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _TextDumper.add_representer(str, _text_node)
 
 
-def _yaml(values: Mapping[str, Any]) -> str:
+def recipe_yaml(values: Mapping[str, Any]) -> str:
     """Write YAML in which no character moves a cursor or turns the reading order."""
     text: str = yaml.dump(dict(values), Dumper=_TextDumper, allow_unicode=True, sort_keys=False, width=110)
     # PyYAML leaves some of them as they are; all stand between double quotes, where YAML reads the same escapes.
@@ -151,7 +151,7 @@ def _header(contents: CardContents) -> str:
         eval_results=results or None,
     )
     values: dict[str, Any] = header.to_dict()  # type: ignore[no-untyped-call]
-    return f"---\n{_yaml(values)}\n---"
+    return f"---\n{recipe_yaml(values)}\n---"
 
 
 def _what_it_is(contents: CardContents) -> str:

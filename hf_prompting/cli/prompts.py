@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +17,7 @@ from hf_prompting.errors import RecipeError
 
 def predict(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that a run saved, or its Hub id.")],
-    text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify; repeatable.")] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text; repeatable.")] = None,
     text_pair: Annotated[
         list[str] | None,
         typer.Option("--text-pair", help="The second text, where the template has two fields."),
@@ -29,7 +31,7 @@ def predict(
     base_model: BaseModel = None,
     debug: Debug = False,
 ) -> None:
-    """Classify texts; prints one JSON object a line, in the order of the texts.
+    """Classify texts, or generate from them; prints one JSON object a line, in the order of the texts.
 
     Without --text and --file, every line of standard input is a text (with --field: a JSON object); a blank line is not
     classified and gives {"label": null, ...}. Files are read as they are needed, whatever their size, and `accelerate
@@ -41,6 +43,7 @@ def predict(
     hf-prompting predict outputs/movie-reviews-soft-prompt --text "great fun" --text "a bore"
     hf-prompting predict outputs/movie-reviews-soft-prompt --file rows.jsonl --field review
     cat reviews.txt | hf-prompting predict outputs/movie-reviews-soft-prompt
+    hf-prompting predict outputs/translation-en-zh-scratch --text "Good morning."
     """
     with user_errors(debug):
         if bool(text) + (file is not None) > 1:
@@ -48,23 +51,28 @@ def predict(
         if text and field:
             raise RecipeError("--field names columns of --file or of lines on standard input; --text has none")
         if not text and file is None and sys.stdin.isatty():
-            raise RecipeError("nothing to classify; give --text, --file, or lines on standard input")
+            raise RecipeError("no text; give --text, --file, or lines on standard input")
         from hf_prompting.artifacts.escaping import json_line
         from hf_prompting.processes import join_processes, leave_processes
-        from hf_prompting.recipe import prediction
+        from hf_prompting.recipe import generation_prediction, prediction
 
         join_processes()
-        classifier = prediction.load_classifier(folder, base_model=base_model)
-        batches_ahead = 1
-        if text:
-            rows = iter(prediction.rows_of_texts(classifier.template, text, text_pair or []))
-        elif file is not None:
-            rows = prediction.rows_of_file(classifier.template, file, field or [])
-            batches_ahead = prediction.BATCHES_AHEAD
+        batches_ahead = 1 if file is None else prediction.BATCHES_AHEAD
+        results: Callable[..., Iterator[dict[str, Any]]]
+        if generation_prediction.generates_text(folder):
+            generator = generation_prediction.load_generator(folder)
+            template, results = generator.template, partial(generation_prediction.generate_rows, generator)
         else:
-            rows = prediction.rows_of_lines(classifier.template, sys.stdin.buffer, field or [])
+            classifier = prediction.load_classifier(folder, base_model=base_model)
+            template, results = classifier.template, partial(prediction.predict_rows, classifier)
+        if text:
+            rows = iter(prediction.rows_of_texts(template, text, text_pair or []))
+        elif file is not None:
+            rows = prediction.rows_of_file(template, file, field or [])
+        else:
+            rows = prediction.rows_of_lines(template, sys.stdin.buffer, field or [])
         ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-        for result in prediction.predict_rows(classifier, rows, batch_size=batch_size, batches_ahead=batches_ahead):
+        for result in results(rows, batch_size=batch_size, batches_ahead=batches_ahead):
             print(json_line(result, ascii_only=ascii_only), flush=True)
         leave_processes()
 

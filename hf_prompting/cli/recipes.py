@@ -34,21 +34,21 @@ def run(
     hf-prompting run recipes/movie-reviews-soft-prompt --seeds 0,1,2 --overwrite
     hf-prompting run recipes/movie-reviews-soft-prompt --seeds 0,1,2 --resume
     hf-prompting run recipes/reviews-zh-soft-prompt --set data.path=FOLDER --set training.max_steps=60
+    hf-prompting run recipes/translation-en-zh-scratch --resume
     """
     with user_errors(debug):
         given = [*(overrides or []), *_seed_override(seeds), *_folder_override(output_dir)]
-        from hf_prompting.recipe.reader import read_recipe
+        from hf_prompting.recipe.tasks import read_any_recipe, run_any_recipe
 
-        read = read_recipe(recipe, overrides=given, smoke=smoke)
+        read = read_any_recipe(recipe, overrides=given, smoke=smoke)
 
         from rich.console import Console
 
         from hf_prompting.processes import join_processes, leave_processes
         from hf_prompting.recipe.progress import result_table
-        from hf_prompting.recipe.run import run_recipe
 
         join_processes()
-        result = run_recipe(read, overwrite=overwrite, resume=resume)
+        result = run_any_recipe(read, overwrite=overwrite, resume=resume)
         leave_processes()
         Console().print(result_table(result.metrics["name"], result.rows, result.spread))
         print(f"Saved in {result.folder}")
@@ -64,16 +64,9 @@ def check(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False)
     hf-prompting check my-recipe.yaml --set data.path=my-data
     """
     with user_errors(debug):
-        from hf_prompting.recipe.reader import read_recipe
+        from hf_prompting.recipe.tasks import check_any_recipe, read_any_recipe
 
-        read = read_recipe(recipe, overrides=overrides or [])
-
-        from hf_prompting.recipe.check import check_recipe
-
-        checked = check_recipe(read)
-        dev = f"{len(checked.dev.labels)} dev, " if checked.dev else ""
-        rows = f"{len(checked.train.labels)} train, {dev}{len(checked.test.labels)} test rows"
-        print(f"{read.file.name} is in order: {rows}, {len(checked.verbalizer.labels)} labels")
+        print(check_any_recipe(read_any_recipe(recipe, overrides=overrides or [])))
 
 
 def _seed_override(seeds: str | None) -> list[str]:

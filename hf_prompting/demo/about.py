@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def about_prompt(
         ('negative', 'positive')
     """
     recipe = _recipe_values(folder)
-    rows = () if examples is None else rows_of_file(template, examples, [])[:MAX_EXAMPLES]
+    rows = () if examples is None else tuple(islice(rows_of_file(template, examples, []), MAX_EXAMPLES))
     return About(
         title=_text(recipe.get("name")) or Path(folder).resolve().name,
         description=_text(recipe.get("description")),

@@ -68,7 +68,7 @@ def answer_file(
     rows: list[InputRow] = []
     results: list[Mapping[str, Any]] = []
     try:
-        rows = rows_of_file(classifier.template, file, columns)
+        rows = list(rows_of_file(classifier.template, file, columns))
         for result in predict_rows(classifier, rows, batch_size=BATCH_SIZE):
             results.append(result)
             on_row(len(results), len(rows))

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import shutil
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def write_space(folder: str, target: Path, *, base_model: str | None = None, exa
         if is_local:
             _copy_prompt(Path(folder), space / PROMPT_FOLDER)
         if examples is not None:
-            rows = rows_of_file(template, examples, [])[:MAX_EXAMPLES]
+            rows = islice(rows_of_file(template, examples, []), MAX_EXAMPLES)
             lines = "".join(json.dumps(row.values, ensure_ascii=False) + "\n" for row in rows)
             (space / EXAMPLES_FILE).write_text(lines, encoding="utf-8")
         app = APP.format(

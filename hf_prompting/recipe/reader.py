@@ -6,22 +6,23 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 
 from hf_prompting.errors import RecipeError
 from hf_prompting.recipe.conversion import SET_PREFIX, Converter, Problem, Unusable, place_of, takes_text
-from hf_prompting.recipe.schema import Recipe, limits_of
+from hf_prompting.recipe.schema import Recipe, Section, limits_of
 
 RECIPE_FILE = "recipe.yaml"
 SMOKE = "smoke"
 _NOT_TEXT = ("", "~", "null")  # YAML for no value
+RecipeT = TypeVar("RecipeT", bound=Section)
 
 
 @dataclass(frozen=True)
-class ReadRecipe:
-    """A recipe and where each of its values stands.
+class Read(Generic[RecipeT]):
+    """A recipe of any task, and where each of its values stands.
 
     Attributes:
         recipe: the values; paths to files are absolute.
@@ -29,7 +30,7 @@ class ReadRecipe:
         places: dotted key -> ``recipe.yaml:12`` or ``--set a.b``.
     """
 
-    recipe: Recipe
+    recipe: RecipeT
     file: Path
     places: Mapping[str, str]
 
@@ -44,10 +45,44 @@ class ReadRecipe:
         return _public(self.recipe, self.file.parent)
 
 
+ReadRecipe = Read[Recipe]
+
+
 def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), smoke: bool = False) -> ReadRecipe:
-    """Read a recipe.
+    """Read a recipe of classification; see ``read_recipe_as``.
+
+    Example:
+        >>> read_recipe("recipes/movie-reviews-soft-prompt").recipe.name  # doctest: +SKIP
+        'movie-reviews-soft-prompt'
+    """
+    return read_recipe_as(Recipe, path, overrides=overrides, smoke=smoke)
+
+
+def task_of(path: str | Path) -> str:
+    """Return what a recipe's ``task`` says, or ``classification``; nothing else of it is looked at.
+
+    Raises:
+        RecipeError: there is no recipe, it is no YAML, or its task is no text.
+    Example:
+        >>> task_of("recipes/movie-reviews-soft-prompt")  # doctest: +SKIP
+        'classification'
+    """
+    root = _root(_recipe_file(Path(path).expanduser()))
+    node = next((child for key, child in root.value if key.value == "task"), None)
+    if node is None:
+        return Recipe.task
+    if not isinstance(node, yaml.ScalarNode):
+        raise RecipeError(f"{place_of(node)}: task is not a text")
+    return str(node.value)
+
+
+def read_recipe_as(
+    schema: type[RecipeT], path: str | Path, *, overrides: Sequence[str] = (), smoke: bool = False
+) -> Read[RecipeT]:
+    """Read a recipe into the dataclasses of its task.
 
     Args:
+        schema: the dataclass of the whole recipe, such as ``Recipe``.
         path: a folder with ``recipe.yaml``, or a YAML file.
         overrides: texts such as ``training.learning_rate=0.1``; the key must exist. The value is YAML, but where the
             key holds a text, that text is taken as written unless it begins with a quote: ``template={text} It{mask}``.
@@ -58,13 +93,11 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), smoke: bool 
     Raises:
         RecipeError: lists every mistake with its line.
     Example:
-        >>> read_recipe("recipes/movie-reviews-soft-prompt").recipe.name  # doctest: +SKIP
+        >>> read_recipe_as(Recipe, "recipes/movie-reviews-soft-prompt").recipe.name  # doctest: +SKIP
         'movie-reviews-soft-prompt'
     """
     file = _recipe_file(Path(path).expanduser())
-    root = _compose(_read_text(file), file.name)
-    if not isinstance(root, yaml.MappingNode):
-        raise RecipeError(f"{file.name}: a recipe is a mapping of sections such as data, template and training")
+    root = _root(file)
     sections = [child for key, child in root.value if key.value == SMOKE]
     plain = _mapping_like(root, [(key, child) for key, child in root.value if key.value != SMOKE])
     problems: list[Problem] = []
@@ -76,13 +109,13 @@ def read_recipe(path: str | Path, *, overrides: Sequence[str] = (), smoke: bool 
             with_smoke = _merged(plain, section)
         else:
             problems.append(Problem(place_of(section), "smoke needs a mapping with the same keys as the recipe"))
-    override_nodes = list(_override_nodes(overrides, problems))
+    override_nodes = list(_override_nodes(schema, overrides, problems))
     chosen, other = (with_smoke, plain) if smoke else (plain, with_smoke)
-    recipe, converter = _convert(chosen, override_nodes, file.parent.absolute(), problems)
-    _convert(other, override_nodes, file.parent.absolute(), problems)
+    recipe, converter = _convert(schema, chosen, override_nodes, file.parent.absolute(), problems)
+    _convert(schema, other, override_nodes, file.parent.absolute(), problems)
     if recipe is None or problems:
         raise RecipeError(list_problems(file.name, problems))
-    return ReadRecipe(recipe, file, converter.places)
+    return Read(recipe, file, converter.places)
 
 
 def list_problems(name: str, problems: Iterable[Problem]) -> str:
@@ -101,6 +134,13 @@ def _recipe_file(path: Path) -> Path:
     if not file.is_file():
         raise RecipeError(f"no recipe at {file}; give a folder with {RECIPE_FILE}, or a YAML file")
     return file
+
+
+def _root(file: Path) -> yaml.MappingNode:
+    root = _compose(_read_text(file), file.name)
+    if not isinstance(root, yaml.MappingNode):
+        raise RecipeError(f"{file.name}: a recipe is a mapping of sections such as data, template and training")
+    return root
 
 
 def _read_text(file: Path) -> str:
@@ -131,7 +171,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise RecipeError(f"{name}: nested too deeply for a recipe") from error
 
 
-def _override_nodes(overrides: Sequence[str], problems: list[Problem]) -> Iterable[tuple[list[str], yaml.Node]]:
+def _override_nodes(
+    schema: type[Section], overrides: Sequence[str], problems: list[Problem]
+) -> Iterable[tuple[list[str], yaml.Node]]:
     for override in overrides:
         key, equals, value = override.partition("=")
         key = key.strip()
@@ -139,7 +181,7 @@ def _override_nodes(overrides: Sequence[str], problems: list[Problem]) -> Iterab
         if not equals or not key or not all(key.split(".")):
             problems.append(Problem(f"{SET_PREFIX}{override}", "write it as key=value, such as training.max_steps=20"))
             continue
-        if takes_text(Recipe, key.split(".")) and value.strip().lower() not in _NOT_TEXT and value[0] not in "\"'":
+        if takes_text(schema, key.split(".")) and value.strip().lower() not in _NOT_TEXT and value[0] not in "\"'":
             mark = yaml.Mark(name, 0, 0, 0, None, 0)
             yield key.split("."), yaml.ScalarNode("tag:yaml.org,2002:str", value, mark, mark)
             continue
@@ -155,17 +197,18 @@ def _override_nodes(overrides: Sequence[str], problems: list[Problem]) -> Iterab
 
 
 def _convert(
+    schema: type[RecipeT],
     root: yaml.MappingNode,
     overrides: Sequence[tuple[list[str], yaml.Node]],
     folder: Path,
     problems: list[Problem],
-) -> tuple[Recipe | None, Converter]:
+) -> tuple[RecipeT | None, Converter]:
     for keys, node in overrides:
         root = _with_override(root, keys, node, problems)
     converter = Converter(folder)
-    recipe: Recipe | None = None
+    recipe: RecipeT | None = None
     try:
-        recipe = converter.section(root, Recipe, "")
+        recipe = converter.section(root, schema, "")
     except Unusable:
         pass
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -341,8 +341,8 @@ def _classifier(
 
 
 def _splits(checked: CheckedRecipe) -> dict[str, Any]:
-    dev = checked.dev.rows if checked.dev else None
-    return {"train": checked.train.rows, "dev": dev, "test": checked.test.rows}
+    dev = checked.dev.rows.table if checked.dev else None
+    return {"train": checked.train.rows.table, "dev": dev, "test": checked.test.rows.table}
 
 
 def _class_weights(checked: CheckedRecipe) -> list[float] | None:

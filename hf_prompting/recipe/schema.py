@@ -73,8 +73,12 @@ def limits_of(field: dataclasses.Field[Any]) -> Limits:
     return limits
 
 
-def _value(default: Any = dataclasses.MISSING, **limits: Any) -> Any:
+def setting(default: Any = dataclasses.MISSING, **limits: Any) -> Any:
+    """Return a dataclass field with a default and ``Limits``."""
     return dataclasses.field(default=default, metadata={"limits": Limits(**limits)})
+
+
+_value = setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +283,7 @@ class OutputSection(Section):
 class Recipe(Section):
     """A whole recipe. A file may also have ``smoke``: the same keys with values for a run of seconds (``--smoke``)."""
 
+    task: Literal["classification"] = "classification"
     name: str = _value(not_empty=True)
     description: str = ""
     data: DataSection

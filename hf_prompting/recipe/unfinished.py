@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from hf_prompting.artifacts import installed_versions
-from hf_prompting.data import Rows
 from hf_prompting.errors import ArtifactError, HfPromptingError, Interrupted, RecipeError
 from hf_prompting.training import is_whole, newest_whole_checkpoint, seal_folder
 
@@ -42,15 +41,15 @@ def unfinished_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.unfinished"
 
 
-def run_record(recipe: Any, splits: Mapping[str, Rows | None], base: Mapping[str, str]) -> dict[str, Any]:
+def run_record(recipe: Any, splits: Mapping[str, Iterable[Any] | None], base: Mapping[str, str]) -> dict[str, Any]:
     """Return what has to be the same for a run to be gone on with: the recipe's values, the rows, the base, versions.
 
     Args:
         recipe: the recipe's dataclass.
-        splits: the rows by name.
-        base: the base model's fingerprint.
+        splits: the rows by name, of plain values.
+        base: the base model's fingerprint; empty without one.
     Example:
-        >>> run_record(recipe, {"train": rows}, fingerprint.to_dict())["rows"]  # doctest: +SKIP
+        >>> run_record(recipe, {"train": rows.table}, fingerprint.to_dict())["rows"]  # doctest: +SKIP
         {'train': '8d969eef…'}
     """
     values = dataclasses.asdict(recipe)
@@ -197,9 +196,9 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
-def _digest(rows: Rows) -> str:
+def _digest(rows: Iterable[Any]) -> str:
     digest = hashlib.sha256()
-    for row in rows.table:
+    for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

@@ -26,6 +26,7 @@ _FILES = (
     "remote_code.py",
     "stacks.py",
 )
+SOURCE_FILES = (*(Path(__file__).with_name(name) for name in _FILES), Path(inspect.getfile(HfPromptingError)))
 
 
 def write_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
@@ -35,9 +36,8 @@ def write_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
         >>> [path.name for path in write_remote_code(tmp_path)][0]  # doctest: +SKIP
         'attention.py'
     """
-    sources = [Path(__file__).with_name(name) for name in _FILES] + [Path(inspect.getfile(HfPromptingError))]
     written = []
-    for source in sources:
+    for source in SOURCE_FILES:
         path = Path(folder) / source.name
         path.write_text(_OWN_IMPORT.sub(r"\1from .\2 import ", source.read_text(encoding="utf-8")), encoding="utf-8")
         written.append(path)

@@ -109,7 +109,7 @@ def compile_template(
     compiled = PromptTokenizer(tokenizer_object=tokenizer.backend_tokenizer, **_init_kwargs(template, tokenizer))
     backend = compiled.backend_tokenizer
     _forget_length_settings(compiled)
-    affixes = _affixes(backend)
+    affixes = text_affixes(backend)
     soft_ids = iter(_add_soft_tokens(backend, template))
     soft_runs = tuple(
         SoftRun(tuple(islice(soft_ids, segment.num_tokens)), segment.initial_text)
@@ -270,8 +270,15 @@ def _known_parts(
     return tuple(replace(part, ids=ids_of[part.kind]()) if part.kind in ids_of else part for part in parts)
 
 
-def _affixes(backend: Tokenizer) -> tuple[Ids, Ids]:
-    """What the tokenizer puts before and after a text."""
+def text_affixes(backend: Tokenizer) -> tuple[Ids, Ids]:
+    """Return the ids that the tokenizer puts before and after a text.
+
+    Raises:
+        TemplateError: if its post-processor does more than add tokens.
+    Example:
+        >>> text_affixes(tokenizer.backend_tokenizer)  # doctest: +SKIP
+        ((), (1,))
+    """
     plain = backend.encode(_AFFIX_PROBE, add_special_tokens=False).ids
     whole = backend.encode(_AFFIX_PROBE, add_special_tokens=True).ids
     for start in range(len(whole) - len(plain) + 1):

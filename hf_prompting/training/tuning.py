@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
+from peft import set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from transformers import (
     DataCollatorWithPadding,
@@ -20,6 +22,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_prompting.training.callbacks import QuietProgress, StopOnNonFinite
 from hf_prompting.training.checkpoints import (
@@ -95,10 +98,6 @@ def tune(
         >>> tune(model, tokenizer, train=rows, dev=dev_rows, arguments=arguments).best_step  # doctest: +SKIP
         16
     """
-    stop = SaveBeforeStop()
-    callbacks: list[TrainerCallback] = [StopOnNonFinite(), SealCheckpoints(), stop]
-    if early_stopping_patience is not None and dev is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience))
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -107,11 +106,33 @@ def tune(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_dev_accuracy,
-        callbacks=callbacks,
     )
-    progress = QuietProgress()
+    return run_trainer(trainer, early_stopping_patience=early_stopping_patience, resume=resume)
+
+
+def run_trainer(trainer: Trainer, *, early_stopping_patience: int | None = None, resume: bool = False) -> Tuning:
+    """Let any ``Trainer`` train in a way that survives what goes wrong; see ``tune``.
+
+    Args:
+        trainer: ready to train; its arguments leave ``save_total_limit`` unset.
+        early_stopping_patience: stop after so many dev measurements without a better one, where there are dev rows.
+        resume: go on from the newest whole checkpoint, if there is one.
+    Returns:
+        Steps, best dev score, learning curve and time.
+    Raises:
+        TrainingError, Interrupted: as ``tune``.
+    Example:
+        >>> run_trainer(Seq2SeqTrainer(model=model, args=arguments, train_dataset=rows))  # doctest: +SKIP
+    """
+    arguments = trainer.args
+    stop, progress = SaveBeforeStop(), QuietProgress()
+    callbacks: list[TrainerCallback] = [StopOnNonFinite(), SealCheckpoints(), stop]
+    if early_stopping_patience is not None and trainer.eval_dataset is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience))
     if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(progress)
+        callbacks.append(progress)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     checkpoint = newest_whole_checkpoint(Path(arguments.output_dir)) if resume else None
     with arguments.main_process_first():
         if arguments.should_save:
@@ -136,7 +157,10 @@ def _finished(checkpoint: Path, trainer: Trainer) -> Tuning:
     """Take up a training that was cut between its last step and its end."""
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
     best = checkpoint.with_name(f"checkpoint-{state.best_global_step}") if state.best_global_step else checkpoint
-    trainer.model.load_state_dict(load_file(best / "model.safetensors"), strict=False)
+    if (best / SAFETENSORS_WEIGHTS_NAME).is_file():  # PEFT's: its model saves the adapter alone
+        set_peft_model_state_dict(trainer.model, load_file(best / SAFETENSORS_WEIGHTS_NAME))
+    else:
+        trainer.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME), strict=False)
     return _tuning(state, trainer.args, seconds=0.0)
 
 
