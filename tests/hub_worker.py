@@ -43,9 +43,7 @@ class Worker:
     hub: LoopbackHub
     process: subprocess.Popen[str]
 
-    def run(
-        self, script: str, *arguments: object, home: Path, token: str | None = None, offline: bool = False
-    ) -> Ran:
+    def run(self, script: str, *arguments: object, home: Path, token: str | None = None, offline: bool = False) -> Ran:
         task = {
             "script": script,
             "arguments": [str(one) for one in arguments],
@@ -79,7 +77,7 @@ def serve() -> None:
     import transformers.pipelines  # noqa: F401
     from transformers import dynamic_module_utils
 
-    import hf_prompting  # noqa: F401
+    import hf_prompting
     import hf_prompting.cli
     import hf_prompting.recipe.run  # noqa: F401
 
@@ -104,7 +102,7 @@ def serve() -> None:
 
 
 def _run(script: str) -> int:
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115, PTH123
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     try:
         exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
         code = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from httpx2 import HTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from hf_prompting.bases import (
     compare_bases,
     find_folder,
     fingerprint_base,
+    hub_problem,
     load_base_model,
 )
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
@@ -30,6 +32,7 @@ from hf_prompting.errors import (
     ArtifactError,
     BaseModelError,
     BaseModelMismatchError,
+    HubError,
     InputTextError,
     LabelWordError,
     SoftPromptError,
@@ -332,7 +335,9 @@ def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
     try:
         path = cached_file(folder, _WEIGHTS_NAME, **hub)
         return dict(load_file(path))
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, HTTPError) as error:
+        if problem := hub_problem(folder, error):
+            raise HubError(problem) from error
         raise ArtifactError(
             f"cannot read {_WEIGHTS_NAME} of {folder!r}: {error}. The file is missing, truncated or damaged; "
             "save or download the classifier again"

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from hf_prompting.bases import hub_problem
 from hf_prompting.classifier import PromptForSequenceClassification
 from hf_prompting.data import load_rows
-from hf_prompting.errors import ArtifactError, DataError, FieldError, HfPromptingError
+from hf_prompting.errors import ArtifactError, DataError, FieldError, HfPromptingError, HubError
 from hf_prompting.recipe.reader import RECIPE_FILE
 from hf_prompting.templates import PromptTemplate
 
@@ -64,6 +65,7 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerFast:
 
     Raises:
         ArtifactError: it is no folder of a prompt classifier, or its tokenizer is damaged.
+        HubError: the Hub does not give it.
     """
     _check_folder(folder)
     try:
@@ -71,6 +73,8 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerFast:
     except HfPromptingError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions for a damaged tokenizer.json
+        if problem := hub_problem(folder, error):
+            raise HubError(problem) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ArtifactError(f"the tokenizer of {folder!r} cannot be loaded: {reason}; save the folder again") from error
     if getattr(tokenizer, "prompt_template", None) is None:
