@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from hf_prompting.cli.errors import USER_MISTAKE
-from hf_prompting.cli.hub import push
+from hf_prompting.cli.hub import export, push
 from hf_prompting.cli.prompts import predict, show
 from hf_prompting.cli.recipes import check, run
 
@@ -43,6 +43,7 @@ app.command()(check)
 app.command()(predict)
 app.command()(show)
 app.command()(push)
+app.command()(export)
 
 
 def main() -> None:
