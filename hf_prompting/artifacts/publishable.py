@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from hf_prompting.artifacts.folder import OWN_FILES
+from hf_prompting.checksums import verify_pretrained
 from hf_prompting.classifier import PromptClassifierConfig
 from hf_prompting.errors import ArtifactError, HfPromptingError
 
@@ -55,6 +56,7 @@ def check_whole(folder: Path) -> None:
         _tensor_shapes(folder / ADAPTER_FILES[1])
         return
     config = _classifier_config(folder)
+    verify_pretrained(folder, "config.json", {})
     if config.has_weights:
         shapes = _tensor_shapes(folder / "model.safetensors")
         if config.soft_prompt:

@@ -2,6 +2,7 @@
 
 from hf_prompting.bases.fingerprint import BaseFingerprint, compare_bases, fingerprint_base
 from hf_prompting.bases.folders import find_folder, remember_folder
+from hf_prompting.bases.hub import hub_problem
 from hf_prompting.bases.load import load_base_model, load_base_tokenizer
 from hf_prompting.bases.locate import LocatedBase, locate_base
 from hf_prompting.bases.packaged import PACKAGED_BASES
@@ -20,6 +21,7 @@ __all__ = [
     "compare_bases",
     "find_folder",
     "fingerprint_base",
+    "hub_problem",
     "load_base_model",
     "load_base_tokenizer",
     "locate_base",

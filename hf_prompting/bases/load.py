@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from huggingface_hub import constants
+from httpx2 import HTTPError
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import CONFIG_NAME, extract_commit_hash
 
+from hf_prompting.bases.hub import hub_problem
 from hf_prompting.bases.locate import LocatedBase, as_source, locate_base
 from hf_prompting.bases.source import BaseModelSource
 from hf_prompting.bases.tasks import BASE_TASKS, base_task_of
@@ -58,10 +61,12 @@ def load_base_model(
         model: PreTrainedModel = BASE_TASKS[task].from_pretrained(located.path_or_id, **place, **from_pretrained_kwargs)
     except BaseModelError as error:
         raise BaseModelError(f"base model {located.id!r}: {error}") from None
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, HTTPError) as error:
         raise BaseModelError(_explanation("base model", located, source, error)) from error
     # The identity, not the folder of the cache that the weights happened to come from: saved prompts record it.
     model.name_or_path = located.id
+    if not located.is_local:  # where transformers keeps it too, out of what it saves
+        model.config._commit_hash = _commit(located, from_pretrained_kwargs.get("cache_dir"))
     return model
 
 
@@ -86,7 +91,7 @@ def load_base_tokenizer(
     place = _place(located, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(located.path_or_id, **place, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise BaseModelError(_explanation("tokenizer", located, source, error)) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BaseModelError(
@@ -96,6 +101,13 @@ def load_base_tokenizer(
     return tokenizer
 
 
+def _commit(located: LocatedBase, cache_dir: str | None) -> str | None:
+    """Return the commit that was just read, so that a branch which moves later changes nothing."""
+    path = try_to_load_from_cache(located.id, CONFIG_NAME, cache_dir=cache_dir, revision=located.revision)
+    commit: str | None = extract_commit_hash(path, None) if isinstance(path, str) else None
+    return commit
+
+
 def _place(located: LocatedBase, trust_remote_code: bool) -> dict[str, Any]:
     revision = {} if located.revision is None else {"revision": located.revision}
     return {"trust_remote_code": trust_remote_code, **revision}
@@ -103,8 +115,9 @@ def _place(located: LocatedBase, trust_remote_code: bool) -> dict[str, Any]:
 
 def _explanation(what: str, located: LocatedBase, source: BaseModelSource | str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if located.is_local or not isinstance(error, OSError):
+    if located.is_local or not isinstance(error, OSError | HTTPError):
         return f"the {what} in {located.path_or_id!r} cannot be read: {reason} Restore the folder, or name another base"
+    reason = hub_problem(located.id, error) or reason
     gguf = as_source(source).gguf
     offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
     ways_out = [
@@ -115,5 +128,5 @@ def _explanation(what: str, located: LocatedBase, source: BaseModelSource | str,
     numbered = "; ".join(f"({number}) {way}" for number, way in enumerate(filter(None, ways_out), start=1))
     return (
         f"{what} {located.id!r} was found neither as a folder, nor converted in hf_prompting's cache, nor in an "
-        f"installed package, nor on the Hub or in its cache{offline}: {reason} Ways out: {numbered}"
+        f"installed package, nor on the Hub or in its cache{offline}: {reason.rstrip('.')}. Ways out: {numbered}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from httpx2 import HTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from hf_prompting.bases import (
     compare_bases,
     find_folder,
     fingerprint_base,
+    hub_problem,
     load_base_model,
 )
 from hf_prompting.checksums import SealsWhatItSaves, verify_pretrained
@@ -31,6 +33,7 @@ from hf_prompting.errors import (
     ArtifactError,
     BaseModelError,
     BaseModelMismatchError,
+    HubError,
     InputTextError,
     LabelWordError,
     SoftPromptError,
@@ -255,7 +258,7 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         ):
             kwargs.pop(name, None)
         folder = str(pretrained_model_name_or_path)
-        verify_pretrained(folder, _CONFIG_NAME, hub)
+        _verify(folder, hub)
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()
@@ -337,11 +340,22 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
         )
 
 
+def _verify(folder: str, hub: dict[str, Any]) -> None:
+    try:
+        verify_pretrained(folder, _CONFIG_NAME, hub)
+    except (OSError, HTTPError) as error:
+        if problem := hub_problem(folder, error):
+            raise HubError(problem) from error
+        raise
+
+
 def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
     try:
         path = cached_file(folder, _WEIGHTS_NAME, **hub)
         return dict(load_file(path))
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, HTTPError) as error:
+        if problem := hub_problem(folder, error):
+            raise HubError(problem) from error
         raise ArtifactError(
             f"cannot read {_WEIGHTS_NAME} of {folder!r}: {error}. The file is missing, truncated or damaged; "
             "save or download the classifier again"

@@ -12,7 +12,7 @@ import typer
 
 from hf_prompting.cli.demo import demo
 from hf_prompting.cli.errors import USER_MISTAKE
-from hf_prompting.cli.hub import push
+from hf_prompting.cli.hub import export, push
 from hf_prompting.cli.prompts import predict, show
 from hf_prompting.cli.recipes import check, run
 
@@ -45,6 +45,7 @@ app.command()(predict)
 app.command()(show)
 app.command()(push)
 app.command()(demo)
+app.command()(export)
 
 
 def main() -> None:

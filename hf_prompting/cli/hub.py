@@ -1,4 +1,4 @@
-"""``push``: a saved prompt on its way to others."""
+"""``push`` and ``export``: a saved prompt on its way to others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_prompting.cli.errors import user_errors
-from hf_prompting.cli.options import Debug
+from hf_prompting.cli.options import BaseModel, Debug
 
 
 def push(
@@ -52,3 +52,32 @@ def push(
             base_model=base_model,
         )
         print(f"Pushed to {pushed.url} (commit {pushed.commit[:12]})")
+
+
+def export(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that a run saved, or its Hub id.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="plain|peft|embeds", help="Merged weights, a PEFT adapter, or embeddings."),
+    ],
+    output_dir: Annotated[Path, typer.Option("--output-dir", help="New folder to write.")],
+    base_model: BaseModel = None,
+    debug: Debug = False,
+) -> None:
+    """Export a saved prompt for programs that do not have this library.
+
+    plain: the base model with the soft tokens in its embedding; loads in plain transformers.
+    peft: a stock prompt-tuning adapter, where the soft tokens are a plain prefix.
+    embeds: the prompt's embeddings in safetensors, for servers that take prompt embeddings.
+
+    Examples:
+
+    \b
+    hf-prompting export outputs/movie-reviews-soft-prompt --to plain --output-dir merged
+    hf-prompting export outputs/movie-reviews-soft-prompt --to embeds --output-dir embeddings
+    """
+    with user_errors(debug):
+        from hf_prompting.artifacts.export import export_folder
+
+        export_folder(folder, output_dir, form=to, base_model=base_model)
+        print(f"Exported to {output_dir}; its README.md shows how to use it")

@@ -61,7 +61,7 @@ def write_space(folder: str, target: Path, *, base_model: str | None = None, exa
     template = load_tokenizer(folder).prompt_template
     config = PromptClassifierConfig.from_pretrained(folder)
     base = base_model or config.base_model_name_or_path or ""
-    if public_base_name(base) != base:
+    if (config.base_model_is_folder and base_model is None) or public_base_name(base) != base:
         raise ArtifactError(f"the base model {base!r} is a folder of this machine; name its Hub id with --base-model")
     if target.is_dir() and any(target.iterdir()):
         raise ArtifactError(f"{target} is not empty; choose another folder for the Space")

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from hf_prompting.bases import hub_problem
 from hf_prompting.classifier import PromptForSequenceClassification
 from hf_prompting.data import stream_rows
-from hf_prompting.errors import ArtifactError, DataError, FieldError, HfPromptingError
+from hf_prompting.errors import ArtifactError, DataError, FieldError, HfPromptingError, HubError
 from hf_prompting.processes import num_processes, one_first
 from hf_prompting.recipe.reader import RECIPE_FILE
 from hf_prompting.recipe.spreading import spread
@@ -76,6 +77,7 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerFast:
 
     Raises:
         ArtifactError: it is no folder of a prompt classifier, or its tokenizer is damaged.
+        HubError: the Hub does not give it.
     """
     _check_folder(folder)
     try:
@@ -83,6 +85,8 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerFast:
     except HfPromptingError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions for a damaged tokenizer.json
+        if problem := hub_problem(folder, error):
+            raise HubError(problem) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ArtifactError(f"the tokenizer of {folder!r} cannot be loaded: {reason}; save the folder again") from error
     if getattr(tokenizer, "prompt_template", None) is None:

@@ -1,4 +1,4 @@
-"""A headless Chromium of this machine, and the demo page in a process of its own, for tests and the README's picture."""
+"""A headless Chromium of this machine, and the demo page in its own process, for tests and the README's picture."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_rows_before_a_bad_one_are_kept_and_its_line_is_named(classifier: Classi
         ("b.csv", b"review\ngood\n", "no column 'text'"),
         ("c.parquet", b"PAR1 not really", "cannot be read as parquet"),
         ("d.txt", b"x", "no known format"),
-        ("e.jsonl", b"", "is empty"),
+        ("e.jsonl", b"", "has no rows"),
         ("f.csv", b"text\n\xff\n", "UTF-8"),
     ],
 )

@@ -32,7 +32,8 @@ def portable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved = save_prompt(tmp_path_factory.mktemp("space"), name=f"tiny {HOSTILE}", about="好 --- [x](y)")
     config = saved / "config.json"
     values = json.loads(config.read_text(encoding="utf-8"))
-    config.write_text(json.dumps({**values, "base_model_name_or_path": BASE_ID}), encoding="utf-8")
+    changed = {"base_model_name_or_path": BASE_ID, "base_model_is_folder": False, "checksums": None}
+    config.write_text(json.dumps({**values, **changed}), encoding="utf-8")
     (saved / "training_args.bin").write_bytes(b"a pickle")
     (saved / "notes").mkdir()
     return saved
