@@ -133,8 +133,8 @@ print(class_scores({", ".join(['"…"'] * _num_texts(record))}))"""
             [
                 f"# A prompt for {inline(str(record['base_model']))}",
                 f"{_INTRODUCTIONS[form]} Made with hf\\_prompting, and usable without it.{note}",
-                "Load the tokenizer by the class below: `AutoTokenizer` rebuilds those of some families, Qwen2 among them, and "
-                "then drops the template.",
+                "Load the tokenizer by the class below: `AutoTokenizer` rebuilds those of some families, such as "
+                "Qwen2, and then drops the template.",
                 fenced(code, "python"),
                 "## Prompt",
                 fenced(str(record["template"])),

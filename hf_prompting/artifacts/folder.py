@@ -30,6 +30,7 @@ OWN_FILES = (
     "README.md",
     "*.png",
     "training_args.bin",
+    "hf_prompting_*.py",
 )
 
 
