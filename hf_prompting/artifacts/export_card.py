@@ -103,11 +103,11 @@ def export_card(form: str, record: Mapping[str, Any]) -> str:
     model = _MODELS[record["task"]]
     code = f"""import json
 import torch
-{_IMPORTS[form]}from transformers import {model}, AutoTokenizer
+{_IMPORTS[form]}from transformers import {model}, PreTrainedTokenizerFast
 
 folder = "PATH_OF_THIS_FOLDER"
 prompt = json.load(open(f"{{folder}}/prompt.json", encoding="utf-8"))
-{_BASE[form]}tokenizer = AutoTokenizer.from_pretrained(folder)
+{_BASE[form]}tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
 {_LOADING[form].format(model=model)}
 
 {_INPUTS[form]}
@@ -133,6 +133,8 @@ print(class_scores({", ".join(['"…"'] * _num_texts(record))}))"""
             [
                 f"# A prompt for {inline(str(record['base_model']))}",
                 f"{_INTRODUCTIONS[form]} Made with hf\\_prompting, and usable without it.{note}",
+                "Load the tokenizer by the class below: `AutoTokenizer` rebuilds those of some families, such as "
+                "Qwen2, and then drops the template.",
                 fenced(code, "python"),
                 "## Prompt",
                 fenced(str(record["template"])),

@@ -33,6 +33,7 @@ OWN_FILES = (
     "*.png",
     "training_args.bin",
     *(path.name for path in SOURCE_FILES),
+    "hf_prompting_*.py",
 )
 
 

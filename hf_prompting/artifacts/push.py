@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -19,10 +20,12 @@ from hf_prompting.artifacts.versions import installed_versions
 from hf_prompting.checksums import KEY as CHECKSUMS
 from hf_prompting.checksums import seal
 from hf_prompting.classifier import PromptClassifierConfig
+from hf_prompting.classifier.remote_code import write_remote_code
 from hf_prompting.errors import ArtifactError, HubError
 from hf_prompting.templates import PromptTemplate
 
 CARD = "README.md"
+CODE = "hf_prompting_*.py"  # of an earlier push, which this one does not bring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ def push_folder(
     branch: str | None = None,
     commit_message: str = "Upload a prompt tuned with hf_prompting",
     base_model: str | None = None,
+    with_code: bool = False,
 ) -> Pushed:
     """Push a classifier's (or PEFT adapter's) folder; the folder itself is not changed.
 
@@ -58,6 +62,8 @@ def push_folder(
         branch: branch to push to; made from the main one if it does not exist.
         commit_message: of the one commit that is made.
         base_model: Hub id of the base model, to be recorded instead of a local folder.
+        with_code: ship the classifier's source files, so that it loads with ``trust_remote_code=True`` where this
+            library is not installed.
     Returns:
         Where it is now.
     Raises:
@@ -73,6 +79,10 @@ def push_folder(
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         prepare(folder, copy, repo_id=repo_id, base_model=base_model)
+        if with_code:
+            if (copy / ADAPTER_FILES[0]).is_file():
+                raise ArtifactError("an adapter of PEFT cannot bring its own code; leave --with-code out")
+            write_remote_code(copy)
         check_nothing_private(copy)
         return _upload(copy, repo_id, private=private, branch=branch, commit_message=commit_message)
 
@@ -152,12 +162,28 @@ def _upload(folder: Path, repo_id: str, *, private: bool, branch: str | None, co
             raise HubError(f"{repo_id} exists and is public; make it private in its settings, or choose another id")
         if branch is not None:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, revision=branch, commit_message=commit_message)
+        commit = api.create_commit(
+            repo_id, _operations(api, repo_id, folder, branch), commit_message=commit_message, revision=branch
+        )
     except HubError:
         raise
     except Exception as error:  # the client passes errors of its HTTP library on, which are not ours to name
         raise HubError(_explanation(repo_id, error)) from error
     return Pushed(repo_id=repo_id, commit=commit.oid, url=str(made))
+
+
+def _operations(api: HfApi, repo_id: str, folder: Path, branch: str | None) -> list[Any]:
+    """Return what one commit does; ``upload_folder`` would make several of a large folder."""
+    names = {file.name for file in folder.iterdir()}
+    left_over = [
+        name
+        for name in api.list_repo_files(repo_id, revision=branch)
+        if fnmatch.fnmatch(name, CODE) and name not in names
+    ]
+    return [
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in sorted(names)),
+        *(CommitOperationDelete(path_in_repo=name) for name in left_over),
+    ]
 
 
 def _explanation(repo_id: str, error: Exception) -> str:

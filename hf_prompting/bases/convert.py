@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,10 +36,6 @@ def convert_gguf(file: Path, folder: Path) -> PreTrainedModel:
     Example:
         >>> convert_gguf(Path("model.gguf"), Path("model"))  # doctest: +SKIP
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise BaseModelError(
-            f'reading {file.name} needs the Python package gguf. Install it with: pip install "hf_prompting[gguf]"'
-        )
     with _quiet_transformers():
         try:
             tokenizer = _read_tokenizer(file)
@@ -60,7 +55,12 @@ def convert_gguf(file: Path, folder: Path) -> PreTrainedModel:
 
 
 def _read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
-    from gguf import GGUFReader  # optional dependency, checked by the caller
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise BaseModelError(
+            f'reading {file.name} needs the Python package gguf. Install it with: pip install "hf_prompting[gguf]"'
+        ) from error
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     kind = GGUFReader(file).get_field("tokenizer.ggml.pre")

@@ -29,6 +29,7 @@ from hf_prompting.checksums import SealsWhatItSaves, verify_pretrained
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
 from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
+from hf_prompting.classifier.remote_code import write_remote_code
 from hf_prompting.errors import (
     ArtifactError,
     BaseModelError,
@@ -174,6 +175,18 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
             ) from error
         num_rows = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return total / (num_rows.to(total.device) if isinstance(num_rows, Tensor) else num_rows)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save what was trained; after ``register_for_auto_class``, with the code that loads it elsewhere.
+
+        Raises:
+            HubError: for ``push_to_hub=True`` together with code, which would be sent before it is complete.
+        """
+        if self._auto_class is not None and kwargs.get("push_to_hub"):
+            raise HubError("code is written behind the weights: call model.push_to_hub(repo_id) instead")
+        super().save_pretrained(save_directory, **kwargs)
+        if self._auto_class is not None:
+            write_remote_code(save_directory)
 
     def release_base(self) -> Any:
         """Return the base model with its embeddings unwrapped; this classifier can no longer be used."""

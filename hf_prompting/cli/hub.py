@@ -27,6 +27,10 @@ def push(
         str | None,
         typer.Option("--base-model", metavar="ID", help="Hub id of the base model, where it was tuned on a folder."),
     ] = None,
+    with_code: Annotated[
+        bool,
+        typer.Option("--with-code", help="Ship the code too: it then loads with trust_remote_code=True anywhere."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Push a saved prompt to the Hub, after checking that it is whole and holds nothing private.
@@ -50,6 +54,7 @@ def push(
             branch=branch,
             commit_message=commit_message,
             base_model=base_model,
+            with_code=with_code,
         )
         print(f"Pushed to {pushed.url} (commit {pushed.commit[:12]})")
 

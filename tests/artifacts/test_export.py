@@ -11,8 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from classifier_parts import ALL_FAMILIES, PAIRS, TEXTS, classifier, save_base, scores, scramble, template_for
+from classifier_parts import (
+    ALL_FAMILIES,
+    PAIRS,
+    TEXTS,
+    TOKENIZERS,
+    classifier,
+    save_base,
+    scores,
+    scramble,
+    template_for,
+)
 from safetensors import safe_open
+from tiny_models import DECODER
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from hf_prompting import Verbalizer
@@ -72,6 +84,23 @@ def test_merged_models_and_embeddings_give_equal_scores_without_this_library(tmp
     for found, wanted in zip(without_library(tasks), expected, strict=True):
         assert (wanted.std(0) > 1e-6).all()
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_family_whose_tokenizers_transformers_rebuilds_keeps_its_template(tmp_path: Path) -> None:
+    tokenizer = TOKENIZERS["qwen3"]()
+    torch.manual_seed(0)
+    base = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), **DECODER))
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.mul_(6.0)
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model, compiled = classifier(str(tmp_path / "base"), "qwen3")
+    model.save_pretrained(tmp_path / "prompt")
+    compiled.save_pretrained(tmp_path / "prompt")
+    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="plain")
+    found = without_library([(code_of(tmp_path / "out", tmp_path / "base"), [[text] for text in TEXTS])])
+    torch.testing.assert_close(found[0], scores(model, compiled), atol=1e-5, rtol=1e-4)
 
 
 def test_a_plain_prefix_is_a_stock_adapter_of_peft(tmp_path: Path) -> None:
