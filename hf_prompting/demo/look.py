@@ -45,6 +45,7 @@ CSS = """
 .chip.base { background: var(--primary-50); border-color: var(--primary-200); color: var(--primary-800); }
 .problem { padding: .7rem .9rem; border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere;
   background: #fef2f2; border: 1px solid #fecaca; color: #991b1b; }
+.dark #tokens * { color: #f8fafc !important; }
 .dark .chip.base { background: transparent; color: var(--primary-300); }
 """
 
