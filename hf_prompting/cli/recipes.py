@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from hf_prompting.cli.errors import user_errors
+from hf_prompting.cli.launching import Accelerate, launch_again
 from hf_prompting.cli.options import Debug, Overrides, RecipePath, Smoke
 from hf_prompting.errors import RecipeError
 
 
 def run(
+    context: typer.Context,
     recipe: RecipePath,
     overrides: Overrides = None,
     smoke: Smoke = False,
@@ -22,6 +24,7 @@ def run(
     output_dir: Annotated[str | None, typer.Option("--output-dir", help="Folder to save.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that an earlier run saved.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut, if there is one.")] = False,
+    accelerate: Accelerate = None,
     debug: Debug = False,
 ) -> None:
     """Tune a prompt as a recipe says, and save it with its numbers.
@@ -35,8 +38,12 @@ def run(
     hf-prompting run recipes/movie-reviews-soft-prompt --seeds 0,1,2 --resume
     hf-prompting run recipes/reviews-zh-soft-prompt --set data.path=FOLDER --set training.max_steps=60
     hf-prompting run recipes/translation-en-zh-scratch --resume
+    hf-prompting run recipes/movie-reviews-soft-prompt --accelerate recipes/accelerate/ddp-one-machine.yaml
     """
     with user_errors(debug):
+        if accelerate is not None:
+            launch_again(context, accelerate)
+            return
         given = [*(overrides or []), *_seed_override(seeds), *_folder_override(output_dir)]
         from hf_prompting.recipe.tasks import read_any_recipe, run_any_recipe
 

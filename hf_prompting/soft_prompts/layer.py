@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from hf_prompting.errors import SoftPromptError
-from hf_prompting.soft_prompts.reparameterization import Reparameterization
+from hf_prompting.soft_prompts.reparameterization import Reparameterization, with_whole_weights
 
 _ORDINARY = -1  # slot of ids that are read from the frozen embedding
 _SLEEPING = -2  # slot of soft ids behind that embedding whose adapter is not active
@@ -66,7 +66,7 @@ class SoftTokenTable(nn.Module):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.encoder is not None:
-            destination[prefix + "rows"] = self.materialize().detach()
+            destination[prefix + "rows"] = with_whole_weights(self.encoder)().detach()
 
     def _load_from_state_dict(
         self,

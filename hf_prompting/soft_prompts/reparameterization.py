@@ -6,10 +6,12 @@ given rows, whatever the network's random weights are; the same offset restarts 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class LstmEncoder(nn.Module):
@@ -96,3 +98,20 @@ class Reparameterization(nn.Module):
             if callable(reset):
                 reset()
         self.latent.data.copy_(rows_PH)
+
+
+def with_whole_weights(network: Reparameterization) -> Reparameterization:
+    """Return the network, or a copy put together from all processes where FSDP2 has split its weights between steps.
+
+    Example:
+        >>> with_whole_weights(network)() is not None  # doctest: +SKIP
+        True
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in network.parameters()):
+        return network
+    whole = copy.deepcopy(network)
+    for module in whole.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                setattr(module, name, nn.Parameter(parameter.full_tensor().detach()))
+    return whole

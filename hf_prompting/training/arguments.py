@@ -134,6 +134,7 @@ def make_arguments(
         "logging_nan_inf_filter": False,
         "restore_callback_states_from_checkpoint": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": not torch.accelerator.is_available(),  # bf16 is refused on a CPU that was not asked for
         **_moments(eval_steps, best_by),
         **(extra or {}),
     }
