@@ -242,14 +242,14 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()
-        state = _read_state(folder, hub) if _has_weights(config) else {}
+        state = read_state(folder, hub) if has_weights(config) else {}
         if base_model is None:
             base_model = BaseModelSource(config.base_model_name_or_path or "", revision=config.base_model_revision)
         if not isinstance(base_model, PreTrainedModel):
             shared = {name: hub[name] for name in _SHARED_HUB_ARGUMENTS if name in hub}
             source = str(base_model) if isinstance(base_model, Path) else base_model
             base_model = load_base_model(source, task=config.base_task, **shared, **kwargs)
-        _check_base(config, base_model)
+        check_base(config, base_model)
         model = cls(config, base_model, _empty_table(config, state, base_model))
         _load_state(model, state, folder)
         model.name_or_path = folder
@@ -282,7 +282,16 @@ def _max_tokens(base_config: Any) -> float:
     return float(limit - (base_config.pad_token_id + 1 if reserved else 0))
 
 
-def _check_base(config: PromptClassifierConfig, base: Any) -> None:
+def check_base(config: PromptClassifierConfig, base: Any, found: BaseFingerprint | None = None) -> None:
+    """Make sure that a prompt was tuned on this base; warn where it was a near copy.
+
+    Args:
+        config: of the tuned prompt.
+        base: the model at hand.
+        found: its fingerprint, where that is known already.
+    Raises:
+        BaseModelMismatchError: it is another model.
+    """
     rows, width = base.get_input_embeddings().weight.shape
     if (rows, width) != (config.vocab_size, config.hidden_size):
         raise BaseModelMismatchError(
@@ -292,7 +301,7 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
         )
     if config.base_model_fingerprint is None:
         return
-    verdict = compare_bases(BaseFingerprint.from_dict(config.base_model_fingerprint), fingerprint_base(base))
+    verdict = compare_bases(BaseFingerprint.from_dict(config.base_model_fingerprint), found or fingerprint_base(base))
     if verdict == "other":
         raise BaseModelMismatchError(
             f"{base.name_or_path!r} is not the model that this prompt was tuned on "
@@ -305,12 +314,13 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
         )
 
 
-def _has_weights(config: PromptClassifierConfig) -> bool:
+def has_weights(config: PromptClassifierConfig) -> bool:
     """Tell whether anything was trained; a frozen base with neither soft tokens nor word weights has no file."""
     return bool(config.soft_prompt) or config.trainable_base or config.aggregation == "weighted"
 
 
-def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
+def read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
+    """Read the trained tensors; they stay on disk until they are used."""
     try:
         path = cached_file(folder, _WEIGHTS_NAME, **hub)
         return dict(load_file(path))
