@@ -84,8 +84,8 @@ class PromptBank:
         self.scorer = WordScorer(base, AnswerSlot(_ANY_WORDS, pad_id or 0), share_prefix=False)
         if base.config.is_encoder_decoder or not self.scorer.packing_is_exact(base.device):
             raise BaseModelError(
-                f"{type(base).__name__} cannot read rows of several tasks in one line; a bank needs a causal model with "
-                'the attention of transformers: load it with attn_implementation="sdpa"'
+                f"{type(base).__name__} cannot read rows of several tasks in one line; a bank needs a causal model "
+                'with the attention of transformers: load it with attn_implementation="sdpa"'
             )
         self._fingerprint = fingerprint_base(base)
         self._embedding = base.get_input_embeddings()

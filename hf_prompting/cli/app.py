@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from hf_prompting.cli.bench import bench
 from hf_prompting.cli.errors import USER_MISTAKE
 from hf_prompting.cli.prompts import predict, show
 from hf_prompting.cli.recipes import check, run
@@ -41,6 +42,7 @@ app.command()(run)
 app.command()(check)
 app.command()(predict)
 app.command()(show)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -244,3 +244,33 @@ def _public_path(value: str, folder: Path) -> str:
     if not path.is_absolute():
         return value
     return str(path.relative_to(folder.absolute())) if path.is_relative_to(folder.absolute()) else path.name
+
+
+SectionType = TypeVar("SectionType")
+
+
+def read_section(file: Path, section: type[SectionType], *, smoke: bool = False) -> SectionType:
+    """Read a YAML file of another kind, such as a benchmark's settings, by the rules of a recipe.
+
+    Args:
+        file: the YAML file.
+        section: frozen dataclass of its keys.
+        smoke: apply the file's ``smoke`` section.
+    Raises:
+        RecipeError: lists every mistake with its line.
+    Example:
+        >>> read_section(Path("recipes/benchmarks/prompt.yaml"), PromptBenchmark).num_rounds  # doctest: +SKIP
+        5
+    """
+    root = _compose(_read_text(_recipe_file(file)), file.name)
+    if not isinstance(root, yaml.MappingNode):
+        raise RecipeError(f"{file.name}: a mapping of settings is needed")
+    over = next((child for key, child in root.value if key.value == SMOKE), None)
+    plain = _mapping_like(root, [(key, child) for key, child in root.value if key.value != SMOKE])
+    if smoke and isinstance(over, yaml.MappingNode):
+        plain = _merged(plain, over)
+    converter = Converter(file.parent.absolute())
+    try:
+        return converter.section(plain, section, "")  # type: ignore[no-any-return]
+    except Unusable:
+        raise RecipeError(list_problems(file.name, converter.problems)) from None
