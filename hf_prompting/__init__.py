@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hf_prompting.bases import BaseModelSource
-from hf_prompting.classifier import PromptClassifierConfig, PromptForSequenceClassification
+from hf_prompting.classifier import PromptBank, PromptClassifierConfig, PromptForSequenceClassification
 from hf_prompting.errors import HfPromptingError
 from hf_prompting.seq2seq import (
     Seq2SeqTransformerConfig,
@@ -53,6 +53,7 @@ for _auto_class, _model_class in _SEQ2SEQ_AUTO_CLASSES.items():
 __all__ = [
     "BaseModelSource",
     "HfPromptingError",
+    "PromptBank",
     "PromptClassifierConfig",
     "PromptForSequenceClassification",
     "PromptTemplate",

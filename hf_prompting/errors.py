@@ -69,6 +69,13 @@ class DataError(HfPromptingError, ValueError):
     """A data file cannot be read, or its rows do not fit the recipe."""
 
 
+class TaskError(HfPromptingError, KeyError):
+    """A bank of prompts holds no task of that name, or already holds one."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
 class TrainingError(HfPromptingError, RuntimeError):
     """Training cannot go on, for instance because the loss is not a number."""
 

@@ -101,13 +101,13 @@ def take_turns(
     held: dict[str, int] = {}
     errors: dict[str, str] = {}
     with ExitStack() as stack:
-        processes: dict[str, _Process] = {}
+        on_round("prepare " + ", ".join(contender.name for contender in contenders))
+        processes = {
+            contender.name: stack.enter_context(_Process(contender, timeout)) for contender in contenders
+        }  # all are started before any is waited for
         for contender in contenders:
-            on_round(f"{contender.name}: prepare")
             try:
-                process = stack.enter_context(_Process(contender, timeout))
-                held[contender.name] = process.receive()["held_bytes"]
-                processes[contender.name] = process
+                held[contender.name] = processes[contender.name].receive()["held_bytes"]
             except BenchmarkError as error:
                 _note(contender, error, errors)
         for number in range(num_warmup + num_rounds):

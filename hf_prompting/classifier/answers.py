@@ -7,7 +7,7 @@ every word (then the class probabilities do not depend on it and the whole vocab
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from hf_prompting.classifier.label_head import check_post_processing, label_rows
-from hf_prompting.classifier.packing import can_pack, pack_rows, packed_attention
+from hf_prompting.classifier.packing import Nodes, can_pack, pack_rows, packed_attention
 from hf_prompting.classifier.padding import align
 from hf_prompting.classifier.prefix import MIN_SHARED, SharedPrefix
 from hf_prompting.errors import InputTextError
@@ -77,7 +77,7 @@ class WordScorer:
         if self.base.training and self.base.is_activation_checkpointing:
             # Layers run again in the backward pass, where no layout is set and no cache is filled.
             return self._causal_without_cache(input_ids, keep)
-        if self.pack and self._packing_is_exact(input_ids.device):
+        if self.pack and self.packing_is_exact(input_ids.device):
             return self._causal_packed(input_ids, keep, keep_prefix=not torch.is_grad_enabled())
         if self.base.training and self.trie.num_nodes > 1 and _is_split(self.base):
             # Split weights are gathered for the backward pass of a layer's output; the cache is no output of it.
@@ -94,8 +94,7 @@ class WordScorer:
             ids,
             mask.bool(),
             num_shared=num_shared,
-            node_pieces=self.trie.pieces[1:],
-            node_parents=[parent - 1 for parent in self.trie.parents[1:]],
+            nodes=Nodes.of_trie(self.trie, ids.device).expand(ids.shape[0]),
         )
         line, positions, num_before = rows.ids_S, rows.positions_S, 0
         if states is None:
@@ -103,7 +102,7 @@ class WordScorer:
             line = torch.cat([rows.prefix_P, line])
             positions = torch.cat([torch.arange(num_shared, device=line.device), positions])
         with packed_attention(self.base, rows):
-            _, scores = self._run(
+            _, scores = self.run(
                 lambda hidden: hidden[0, num_before + rows.answers_BK],
                 normalize=self.trie.num_nodes > 1,
                 num_plain=1,
@@ -114,7 +113,7 @@ class WordScorer:
             )
         return self._words_from_nodes(scores)
 
-    def _packing_is_exact(self, device: torch.device) -> bool:
+    def packing_is_exact(self, device: torch.device) -> bool:
         """Compare both ways on a few tokens, once: an architecture may mix neighbours outside of its attention."""
         if self._is_exact is None:
             self._is_exact = self._can_pack() and self._packing_agrees(device)
@@ -156,7 +155,7 @@ class WordScorer:
         """Read padded rows, then the tree level by level: each parent's states are copied to its children."""
         ids, mask = align(input_ids, keep, side="left", pad_id=self.slot.pad_id)
         num_rows, next_position = ids.shape[0], mask.sum(1, keepdim=True)
-        output, scores = self._run(
+        output, scores = self.run(
             _last(1),
             normalize=False,
             input_ids=ids,
@@ -172,7 +171,7 @@ class WordScorer:
             output.past_key_values.batch_select_indices(rows)
             mask = torch.cat([mask[rows], mask.new_ones(len(rows), 1)], dim=1)
             tokens = torch.tensor([self.trie.pieces[node] for node in nodes], device=ids.device).repeat(num_rows)
-            output, scores = self._run(
+            output, scores = self.run(
                 _last(1),
                 normalize=True,
                 input_ids=tokens[:, None],
@@ -193,7 +192,7 @@ class WordScorer:
         ids = torch.cat([ids.repeat_interleave(num_branches, 0), branches.repeat(num_rows, 1)], dim=1)
         mask = torch.cat([mask.repeat_interleave(num_branches, 0), branch_mask.repeat(num_rows, 1)], dim=1)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        _, scores = self._run(
+        _, scores = self.run(
             _last(length + 1),
             normalize=True,
             input_ids=ids,
@@ -214,7 +213,7 @@ class WordScorer:
         decoder_mask = torch.cat([torch.ones_like(prefix), branch_mask], dim=1).repeat(num_rows, 1)
         states = encoder_outputs.last_hidden_state.repeat_interleave(num_branches, 0)
         encoder_outputs = type(encoder_outputs)(last_hidden_state=states)
-        _, scores = self._run(
+        _, scores = self.run(
             _last(length + 1),
             normalize=length > 0,
             attention_mask=mask.repeat_interleave(num_branches, 0),
@@ -244,7 +243,7 @@ class WordScorer:
             surplus = is_mask & (is_mask.cumsum(1) > length)
             ids, mask = align(input_ids, keep & ~surplus, side="right", pad_id=self.slot.pad_id)
             places = torch.argsort(torch.ne(ids, mask_id).to(torch.int8), dim=1, stable=True)[:, :length]
-            _, at_masks = self._run(
+            _, at_masks = self.run(
                 _at(places), normalize=len(lengths) > 1, input_ids=ids, attention_mask=mask
             )  # (B, length, R)
             for number, word in enumerate(self.slot.words):
@@ -253,13 +252,29 @@ class WordScorer:
                     scores[number] = at_masks.gather(2, columns.expand(ids.shape[0], -1)[..., None]).sum((1, 2))
         return torch.stack([score for score in scores if score is not None], dim=1)
 
-    def _run(
-        self, select: Callable[[Tensor], Tensor], *, normalize: bool, num_plain: int = 0, **inputs: Any
+    def run(
+        self,
+        select: Callable[[Tensor], Tensor],
+        *,
+        normalize: bool,
+        num_plain: int = 0,
+        pieces: Sequence[int] | None = None,
+        **inputs: Any,
     ) -> tuple[Any, Tensor]:
-        """Run the base; return its output and the scores (B, K, R) of the pieces at the selected positions."""
+        """Run the base; return its output and the scores (B, K, R) of the pieces at the selected positions.
+
+        Args:
+            select: (B, T, H) hidden states -> (B, K, H) of the answer positions.
+            normalize: give log-probabilities instead of logits.
+            num_plain: first positions that keep their logits even then.
+            pieces: R token ids; by default those of this scorer's words.
+            **inputs: for the base; what it does not accept is left out.
+        """
         device = next(value.device for value in inputs.values() if isinstance(value, Tensor))
         inputs = {name: value for name, value in inputs.items() if name in self.accepted}
-        with label_rows(self.base, torch.tensor(self.pieces, device=device), select, normalize, num_plain) as tap:
+        with label_rows(
+            self.base, torch.tensor(pieces or self.pieces, device=device), select, normalize, num_plain
+        ) as tap:
             output = self.base(**inputs, return_dict=True)
         logits = output.logits.float()
         if tap.normalizer is None:
@@ -288,14 +303,25 @@ class WordScorer:
         return self._words_from_nodes(by_branch[:, list(branches), list(places)])
 
     def _words_from_nodes(self, scores_BKR: Tensor) -> Tensor:
-        """Add up each word's steps. (B, nodes, pieces) -> (B, N)"""
-        longest = max(map(len, self.trie.words))
-        steps = [[*word, *[(0, -1)] * (longest - len(word))] for word in self.trie.words]
-        nodes_NL = torch.tensor([[node for node, _ in word] for word in steps], device=scores_BKR.device)
-        columns_NL = torch.tensor(
-            [[self.column.get(piece, -1) for _, piece in word] for word in steps], device=scores_BKR.device
-        )
-        return (scores_BKR[:, nodes_NL, columns_NL.clamp(min=0)] * (columns_NL >= 0)).sum(-1)
+        nodes_NL, pieces_NL = self.trie.steps()
+        columns_NL = [[self.column.get(piece, -1) for piece in pieces] for pieces in pieces_NL]
+        device = scores_BKR.device
+        return add_steps(scores_BKR, torch.tensor([nodes_NL], device=device), torch.tensor([columns_NL], device=device))
+
+
+def add_steps(scores_BKR: Tensor, nodes_BNL: Tensor, columns_BNL: Tensor) -> Tensor:
+    """Add up the steps of each word. -> (B, N)
+
+    Args:
+        scores_BKR: scores of R pieces at K nodes.
+        nodes_BNL: node of each step, for every row or (with B = 1) for all.
+        columns_BNL: column of its piece; -1 where a word has no more steps.
+    Example:
+        >>> add_steps(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[0, 1]]]), torch.tensor([[[1, 0]]]))
+        tensor([[5.]])
+    """
+    rows_B11 = torch.arange(scores_BKR.shape[0], device=scores_BKR.device)[:, None, None]
+    return (scores_BKR[rows_B11, nodes_BNL, columns_BNL.clamp(min=0)] * (columns_BNL >= 0)).sum(-1)
 
 
 SCORERS: dict[str, Callable[[WordScorer, Tensor, Tensor], Tensor]] = {

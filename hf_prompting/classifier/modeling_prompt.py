@@ -271,18 +271,18 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         ):
             kwargs.pop(name, None)
         folder = str(pretrained_model_name_or_path)
-        _verify(folder, hub)
+        verify_saved(folder, hub)
         if config is None:
             config = cls.config_class.from_pretrained(folder, **hub)
         config.check_complete()
-        state = _read_state(folder, hub) if config.has_weights else {}
+        state = read_state(folder, hub) if config.has_weights else {}
         if base_model is None:
             base_model = _recorded_base(config, folder)
         if not isinstance(base_model, PreTrainedModel):
             shared = {name: hub[name] for name in _SHARED_HUB_ARGUMENTS if name in hub}
             source = str(base_model) if isinstance(base_model, Path) else base_model
             base_model = load_base_model(source, task=config.base_task, **shared, **kwargs)
-        _check_base(config, base_model)
+        check_base(config, base_model)
         model = cls(config, base_model, _empty_table(config, state, base_model))
         _load_state(model, state, folder)
         model.name_or_path = folder
@@ -330,7 +330,16 @@ def _recorded_base(config: PromptClassifierConfig, folder: str) -> BaseModelSour
     return BaseModelSource(name, path=str(found))
 
 
-def _check_base(config: PromptClassifierConfig, base: Any) -> None:
+def check_base(config: PromptClassifierConfig, base: Any, found: BaseFingerprint | None = None) -> None:
+    """Make sure that a prompt was tuned on this base; warn where it was a near copy.
+
+    Args:
+        config: of the tuned prompt.
+        base: the model at hand.
+        found: its fingerprint, where that is known already.
+    Raises:
+        BaseModelMismatchError: it is another model.
+    """
     rows, width = base.get_input_embeddings().weight.shape
     if (rows, width) != (config.vocab_size, config.hidden_size):
         raise BaseModelMismatchError(
@@ -340,7 +349,7 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
         )
     if config.base_model_fingerprint is None:
         return
-    verdict = compare_bases(BaseFingerprint.from_dict(config.base_model_fingerprint), fingerprint_base(base))
+    verdict = compare_bases(BaseFingerprint.from_dict(config.base_model_fingerprint), found or fingerprint_base(base))
     if verdict == "other":
         raise BaseModelMismatchError(
             f"{base.name_or_path!r} is not the model that this prompt was tuned on "
@@ -353,7 +362,13 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
         )
 
 
-def _verify(folder: str, hub: dict[str, Any]) -> None:
+def verify_saved(folder: str, hub: dict[str, Any]) -> None:
+    """Make sure that a saved classifier's files are as they were saved.
+
+    Raises:
+        ArtifactError: one is not.
+        HubError: the Hub cannot be read.
+    """
     try:
         verify_pretrained(folder, _CONFIG_NAME, hub)
     except (OSError, HTTPError) as error:
@@ -362,7 +377,8 @@ def _verify(folder: str, hub: dict[str, Any]) -> None:
         raise
 
 
-def _read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
+def read_state(folder: str, hub: dict[str, Any]) -> dict[str, Tensor]:
+    """Read the trained tensors; they stay on disk until they are used."""
     try:
         path = cached_file(folder, _WEIGHTS_NAME, **hub)
         return dict(load_file(path))

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from hf_prompting.verbalizers import LabelTrie
 
 _NAME = "hf_prompting_packed"
 _LAYOUT: ContextVar[_Layout] = ContextVar("layout")
@@ -76,46 +79,83 @@ class PackedRows:
         return may_see[:, None]
 
 
-def pack_rows(
-    ids_BT: Tensor,
-    is_token_BT: Tensor,
-    *,
-    num_shared: int,
-    node_pieces: Sequence[int] = (),
-    node_parents: Sequence[int] = (),
-) -> PackedRows:
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of the trees of label words that are read behind rows, as many for each row; short trees are filled.
+
+    Attributes:
+        pieces_BM: token of each node.
+        is_node_BM: False for filling.
+        ancestors_BMM: which nodes stand on the way to a node, itself included.
+    """
+
+    pieces_BM: Tensor
+    is_node_BM: Tensor
+    ancestors_BMM: Tensor
+
+    @classmethod
+    def of_trie(cls, trie: LabelTrie, device: torch.device) -> Nodes:
+        """Lay out one tree, B = 1, without its root: that is the last token of the row."""
+        is_ancestor = torch.eye(trie.num_nodes - 1, dtype=torch.bool)
+        for node, parent in enumerate(trie.parents[1:]):
+            if parent > 0:
+                is_ancestor[node] |= is_ancestor[parent - 1]
+        pieces = torch.tensor(trie.pieces[1:], dtype=torch.long)[None]
+        return cls(
+            pieces.to(device), torch.ones_like(pieces, dtype=torch.bool).to(device), is_ancestor[None].to(device)
+        )
+
+    @classmethod
+    def of_rows(cls, trees: Sequence[Nodes]) -> Nodes:
+        """Put one tree for each row together."""
+        width = max(tree.pieces_BM.shape[1] for tree in trees)
+        lacking = [width - tree.pieces_BM.shape[1] for tree in trees]
+        return cls(
+            torch.cat([F.pad(tree.pieces_BM, (0, n)) for tree, n in zip(trees, lacking, strict=True)]),
+            torch.cat([F.pad(tree.is_node_BM, (0, n)) for tree, n in zip(trees, lacking, strict=True)]),
+            torch.cat([F.pad(tree.ancestors_BMM, (0, n, 0, n)) for tree, n in zip(trees, lacking, strict=True)]),
+        )
+
+    def expand(self, num_rows: int) -> Nodes:
+        """Give every row the same tree."""
+        return Nodes(
+            self.pieces_BM.expand(num_rows, -1),
+            self.is_node_BM.expand(num_rows, -1),
+            self.ancestors_BMM.expand(num_rows, -1, -1),
+        )
+
+
+def pack_rows(ids_BT: Tensor, is_token_BT: Tensor, *, num_shared: int, nodes: Nodes) -> PackedRows:
     """Bring a batch into one line.
 
     Args:
         ids_BT: rows with their padding on the right.
         is_token_BT: False for padding.
         num_shared: P, tokens that all rows begin with; every row is longer than that.
-        node_pieces: M tokens that are read behind each row, as a tree.
-        node_parents: parent of each node among the nodes, which comes before it; -1 for the row's last token.
+        nodes: what is read behind the rows.
     Example:
+        >>> none = Nodes.of_trie(LabelTrie.build([(3,), (4,)]), torch.device("cpu")).expand(2)
         >>> rows = pack_rows(torch.tensor([[7, 8, 5], [7, 8, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool(),
-        ...                  num_shared=1)
+        ...                  num_shared=1, nodes=none)
         >>> rows.prefix_P.tolist(), rows.ids_S.tolist(), rows.positions_S.tolist(), rows.answers_BK.tolist()
         ([7], [8, 5, 8], [1, 2, 1], [[1], [2]])
     """
     device, num_rows = ids_BT.device, ids_BT.shape[0]
     prefix_P, ids_BT, is_own_BT = ids_BT[0, :num_shared], ids_BT[:, num_shared:], is_token_BT[:, num_shared:]
-    num_own_B, width, num_nodes = is_own_BT.sum(1), ids_BT.shape[1], len(node_pieces)
-    ancestors_MM, depths_M = _ancestors(node_parents, device)
-    nodes_BM = torch.tensor(node_pieces, dtype=ids_BT.dtype, device=device).expand(num_rows, -1)
-    is_token_BT = torch.cat([is_own_BT, is_own_BT.new_ones(num_rows, num_nodes)], dim=1)
+    num_own_B, width, num_nodes = is_own_BT.sum(1), ids_BT.shape[1], nodes.pieces_BM.shape[1]
+    is_token_BT = torch.cat([is_own_BT, nodes.is_node_BM], dim=1)
     own_positions_BT = (num_shared + torch.arange(width, device=device)).expand(num_rows, -1)
-    node_positions_BM = num_shared + num_own_B[:, None] - 1 + depths_M
+    node_positions_BM = num_shared + num_own_B[:, None] - 1 + nodes.ancestors_BMM.sum(2)
     positions_BT = torch.cat([own_positions_BT, node_positions_BM], dim=1) * is_token_BT
     may_see_BTT = is_token_BT.new_zeros(num_rows, width + num_nodes, width + num_nodes)
     may_see_BTT[:, :width, :width] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     may_see_BTT[:, width:, :width] = is_own_BT[:, None]
-    may_see_BTT[:, width:, width:] = ancestors_MM
+    may_see_BTT[:, width:, width:] = nodes.ancestors_BMM
     places_S = is_token_BT.flatten().nonzero()[:, 0]
     line_BT = (is_token_BT.flatten().cumsum(0) - 1).view_as(is_token_BT)
     last_B1 = line_BT.gather(1, num_own_B[:, None] - 1)
     return PackedRows(
-        ids_S=torch.cat([ids_BT, nodes_BM], dim=1).flatten()[places_S],
+        ids_S=torch.cat([ids_BT, nodes.pieces_BM], dim=1).flatten()[places_S],
         positions_S=positions_BT.flatten()[places_S],
         positions_BT=positions_BT,
         is_token_BT=is_token_BT,
@@ -198,16 +238,6 @@ AttentionInterface.register(_NAME, _attend)
 
 def _behind(shared: Tensor, own_BHTD: Tensor) -> Tensor:
     return torch.cat([shared.expand(own_BHTD.shape[0], -1, -1, -1), own_BHTD], dim=2)
-
-
-def _ancestors(parents: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which nodes stand on the way to each node, itself included, and how deep each is. -> (M, M) bool, (M,)"""
-    is_ancestor = torch.eye(len(parents), dtype=torch.bool)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            is_ancestor[node] |= is_ancestor[parent]
-    is_ancestor = is_ancestor.to(device)
-    return is_ancestor, is_ancestor.sum(1)
 
 
 class _ToColumns(torch.autograd.Function):

@@ -58,17 +58,17 @@ class SharedPrefix:
             return 0, None
         most = int(lengths_B.min()) - 1  # every row keeps a token of its own to answer from
         if not keep or has_foreign_adapter(base):
-            num_shared = _num_equal(ids_BT, ids_BT[0])
+            num_shared = num_equal(ids_BT, ids_BT[0])
             num_shared = min(num_shared, most) if ids_BT.shape[0] > 1 else 0
             return (num_shared if num_shared >= MIN_SHARED else 0), None
         weights, soft_rows = _weights_now(base), _soft_rows_now(base)
         if weights != self._weights or not all(map(torch.equal, soft_rows, self._soft_rows)):
             self.forget()
-        shared = min(_num_equal(ids_BT, ids_BT[0]), most)
+        shared = min(num_equal(ids_BT, ids_BT[0]), most)
         if self._ids is not None:
             num_kept = self._ids.shape[0]
             is_enough = ids_BT.shape[0] == 1 or num_kept >= shared - _MAX_BEHIND
-            if num_kept <= most and is_enough and _num_equal(ids_BT, self._ids) == num_kept:
+            if num_kept <= most and is_enough and num_equal(ids_BT, self._ids) == num_kept:
                 return num_kept, DynamicCache(self._states)
         if ids_BT.shape[0] < 2 or shared < MIN_SHARED:
             return 0, None
@@ -85,7 +85,8 @@ def has_foreign_adapter(base: nn.Module) -> bool:
     return any(isinstance(m, BaseTunerLayer) and not isinstance(m, SoftTokenEmbedding) for m in base.modules())
 
 
-def _num_equal(ids_BT: Tensor, beginning: Tensor) -> int:
+def num_equal(ids_BT: Tensor, beginning: Tensor) -> int:
+    """Count the leading tokens that all rows have in common with ``beginning``."""
     width = min(ids_BT.shape[1], beginning.shape[0])
     return int(torch.eq(ids_BT[:, :width], beginning[:width]).all(0).cumprod(0).sum())
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from hf_prompting.cli.bench import bench
 from hf_prompting.cli.demo import demo
 from hf_prompting.cli.errors import USER_MISTAKE
 from hf_prompting.cli.hub import export, push
@@ -46,6 +47,7 @@ app.command()(show)
 app.command()(push)
 app.command()(demo)
 app.command()(export)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
@@ -16,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
+from hf_prompting.seq2seq.cpu_functions import dropout, rms_norm
 
 
 class Seq2SeqTransformerEmbedding(nn.Embedding):
@@ -57,8 +57,7 @@ class Seq2SeqTransformerRMSNorm(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., H) -> (..., H)."""
-        normed = F.rms_norm(hidden_states.float(), (hidden_states.shape[-1],), eps=self.eps)
-        return self.weight * normed.to(hidden_states.dtype)
+        return rms_norm(hidden_states, self.weight, self.eps)
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"layer_norm": nn.LayerNorm, "rms_norm": Seq2SeqTransformerRMSNorm}
@@ -88,7 +87,7 @@ class Seq2SeqTransformerFeedForward(nn.Module):
             inner = self.activation(inner)
         else:
             inner = self.activation(self.gate_proj(hidden_states)) * inner
-        outer: Tensor = self.down_proj(F.dropout(inner, p=self.dropout, training=self.training))
+        outer: Tensor = self.down_proj(dropout(inner, self.dropout, training=self.training))
         return outer
 
 
@@ -103,7 +102,7 @@ class _ResidualLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     def add(self, norm: nn.Module, block: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
         """``x + block(norm(x))``, or ``norm(x + block(x))``."""
         output = block(norm(hidden_states) if self.pre_norm else hidden_states)
-        summed = hidden_states + F.dropout(output, p=self.dropout, training=self.training)
+        summed = hidden_states + dropout(output, self.dropout, training=self.training)
         normed: Tensor = summed if self.pre_norm else norm(summed)
         return normed
 

@@ -33,13 +33,29 @@ def token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int 
     """
     labels = labels.to(logits.device).reshape(-1)
     scores = logits.float().reshape(-1, logits.shape[-1])
-    try:
-        total = F.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum")
-    except IndexError as error:
-        wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= scores.shape[-1]))][0].item()
+    check_labels(labels, scores.shape[-1])
+    return mean_of_items(
+        F.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum"), labels, num_items_in_batch
+    )
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse a label without a class, on the CPU; on a GPU the check would cost a wait in every step.
+
+    Raises:
+        Seq2SeqInputError: naming the label.
+    """
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_classes))]
+    if wrong.numel():
         raise Seq2SeqInputError(
-            f"label {wrong} is outside the classes; allowed: 0 to {scores.shape[-1] - 1}, and {IGNORED} to ignore"
-        ) from error
+            f"label {wrong[0].item()} is outside the classes; allowed: 0 to {num_classes - 1}, and {IGNORED} to ignore"
+        )
+
+
+def mean_of_items(total: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """Divide a sum by ``num_items_in_batch`` or, without it, by the number of labels that count; 0 for none."""
     if num_items_in_batch is None:
         return total / (labels != IGNORED).sum().clamp(min=1)
     return total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)

@@ -1,7 +1,7 @@
 """The encoder-decoder, its generating head, and the encoder alone."""
 
 # No "from __future__ import annotations": transformers reads the annotation of **kwargs to see what forward accepts.
-from typing import Unpack
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from hf_prompting.errors import Seq2SeqInputError
+from hf_prompting.seq2seq.chunked_loss import can_chunk, states_loss
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
+from hf_prompting.seq2seq.decoding_layout import lay_out_for_decoding
 from hf_prompting.seq2seq.layers import Seq2SeqTransformerEmbedding
 from hf_prompting.seq2seq.loss import IGNORED, token_loss
 from hf_prompting.seq2seq.stacks import (
@@ -191,6 +193,7 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],  # type: ignore[misc]
     ) -> Seq2SeqLMOutput:
         """Score the vocabulary at each decoder position, and compute the loss if there are labels.
@@ -208,6 +211,10 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
             use_cache: whether to return a cache; never while there are labels.
             logits_to_keep: how many last positions to score, or which; 0 for all.
             num_items_in_batch: see ``token_loss``.
+            skip_logits: return the loss alone, without ever holding scores of all positions (see ``states_loss``).
+                None: in training mode with labels, where a vocabulary of scores a token is most of the memory and
+                nobody reads it; pass False to get them there too. Where the head is more than a matrix (an adapter on
+                it, ``torch.compile``, tensor parallelism) the scores are there in any case.
         Raises:
             Seq2SeqInputError: for inputs that are missing, empty, too long, or outside the vocabulary.
         """
@@ -228,11 +235,18 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
             **kwargs,
         )
         states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.lm_head(states if self.output_scale == 1.0 else states * self.output_scale)
-        loss = None
+        states = states if self.output_scale == 1.0 else states * self.output_scale
+        loss = logits = None
         if labels is not None:
-            kept = slice_logits_to_keep(labels[..., None], logits_to_keep)[..., 0]
-            loss = token_loss(logits, kept, num_items_in_batch)
+            labels = slice_logits_to_keep(labels[..., None], logits_to_keep)[..., 0]
+        if skip_logits is None:
+            skip_logits = self.training and torch.is_grad_enabled()
+        if labels is not None and skip_logits and can_chunk(self.lm_head):
+            loss = states_loss(states, self.lm_head, labels, num_items_in_batch)
+        else:
+            logits = self.lm_head(states)
+            if labels is not None:
+                loss = token_loss(logits, labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -244,6 +258,15 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
         )
+
+    def lay_out_for_decoding(self) -> Self:
+        """Store the matrices as a CPU generates fastest with them; same values, same ``state_dict``. Return the model.
+
+        Raises:
+            Seq2SeqInputError: in training mode.
+        """
+        lay_out_for_decoding(self)
+        return self
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Return the decoder's input for (B, T) labels; data collators call it."""

@@ -40,16 +40,26 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         states: (B, heads, T, D) queries or keys.
-        cos: (B or 1, T, D); sin: the same.
+        cos: (B or 1, 1, T, D).
+        sin: the same, negative in the first half of the channels (see ``signed``).
     Returns:
         (B, heads, T, D), of the same length as before in every pair.
     Example:
-        >>> rotate(torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 2), torch.ones(1, 1, 2)).tolist()
+        >>> rotate(torch.ones(1, 1, 1, 2), torch.zeros(2), torch.tensor([-1.0, 1.0])).tolist()
         [[[[-1.0, 1.0]]]]
     """
-    first, second = states.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return states * cos[:, None] + turned * sin[:, None]
+    return torch.addcmul(states * cos, states.roll(states.shape[-1] // 2, dims=-1), sin)
+
+
+def signed(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Prepare (B, T, D) cosines and sines for ``rotate``, once for all layers: an axis for the heads, and the signs.
+
+    Example:
+        >>> signed(torch.ones(1, 1, 2), torch.ones(1, 1, 2))[1].tolist()
+        [[[[-1.0, 1.0]]]]
+    """
+    first, second = sin[:, None].chunk(2, dim=-1)
+    return cos[:, None], torch.cat((-first, second), dim=-1)
 
 
 def relative_position_buckets(distances: Tensor, *, bidirectional: bool, num_buckets: int, max_distance: int) -> Tensor:

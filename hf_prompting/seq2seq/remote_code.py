@@ -17,7 +17,10 @@ from hf_prompting.errors import HfPromptingError
 _OWN_IMPORT = re.compile(r"^(\s*)from hf_prompting\.(?:seq2seq\.)?(\w+) import ", flags=re.MULTILINE)
 _FILES = (
     "attention.py",
+    "chunked_loss.py",
     "configuration_seq2seq.py",
+    "cpu_functions.py",
+    "decoding_layout.py",
     "layers.py",
     "loss.py",
     "modeling_heads.py",

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -21,6 +20,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention, self_attention_cache
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
+from hf_prompting.seq2seq.cpu_functions import dropout
+from hf_prompting.seq2seq.decoding_layout import stored_by_rows
 from hf_prompting.seq2seq.layers import (
     Seq2SeqTransformerDecoderLayer,
     Seq2SeqTransformerEmbedding,
@@ -30,6 +31,7 @@ from hf_prompting.seq2seq.layers import (
 from hf_prompting.seq2seq.positions import (
     Seq2SeqTransformerRelativeBias,
     Seq2SeqTransformerRotaryEmbedding,
+    signed,
     sinusoidal_positions,
 )
 from hf_prompting.seq2seq.remote_code import write_remote_code
@@ -75,7 +77,8 @@ class Seq2SeqTransformerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
                 "save_pretrained(push_to_hub=True) would upload before the source files are complete; call "
                 "save_pretrained(folder), or model.push_to_hub(repo_id), which completes them first"
             )
-        super().save_pretrained(save_directory, *args, **kwargs)
+        with stored_by_rows(self):
+            super().save_pretrained(save_directory, *args, **kwargs)
         if self._auto_class is not None:
             write_remote_code(save_directory)
 
@@ -152,7 +155,7 @@ class _Stack(Seq2SeqTransformerPreTrainedModel):
         positions = torch.arange(num_tokens, device=embedded.device) + num_past
         rotation = bias = None
         if self.rotary_emb is not None:
-            rotation = self.rotary_emb(embedded, positions[None])
+            rotation = signed(*self.rotary_emb(embedded, positions[None]))
         elif self.relative_bias is not None:
             bias = self.relative_bias(positions, num_keys)
             if self.config._attn_implementation == "flex_attention":  # it reads the bias of each row by its number
@@ -165,7 +168,7 @@ class _Stack(Seq2SeqTransformerPreTrainedModel):
                     "Shorten it (truncation=True), or train with a larger max_position_embeddings"
                 )
             embedded = embedded + sinusoidal_positions(positions, embedded.shape[2]).to(embedded.dtype)
-        return F.dropout(embedded, p=self.config.dropout, training=self.training), rotation, bias
+        return dropout(embedded, self.config.dropout, training=self.training), rotation, bias
 
 
 class Seq2SeqTransformerEncoder(_Stack):

@@ -66,3 +66,14 @@ class LabelTrie:
                 nodes.reverse()
                 paths.append((nodes, [self.pieces[n] for n in nodes]))
         return paths
+
+    def steps(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Return node and piece of each step of each word, as rows of one length; a piece of -1 fills up.
+
+        Example:
+            >>> LabelTrie.build([(5, 6), (8,)]).steps()
+            ([[0, 1], [0, 0]], [[5, 6], [8, -1]])
+        """
+        longest = max(map(len, self.words))
+        filled = [[*word, *[(0, -1)] * (longest - len(word))] for word in self.words]
+        return [[node for node, _ in word] for word in filled], [[piece for _, piece in word] for word in filled]

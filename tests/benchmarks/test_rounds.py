@@ -26,7 +26,7 @@ def test_contenders_take_turns_and_warm_up_first() -> None:
     turns: list[str] = []
     contenders = [toy("counting", name, settings={"loss": 0.5}) for name in ("ours", "theirs")]
     timings = take_turns(contenders, num_rounds=2, num_warmup=1, on_round=turns.append)
-    rounds = [name for name in turns if ":" not in name]
+    rounds = [name for name in turns if not name.startswith("prepare")]
     assert rounds == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
     for timing in timings.values():
         assert len(timing.seconds) == 2 and timing.facts == {"rounds": 3, "loss": 0.5}
@@ -36,7 +36,7 @@ def test_contenders_take_turns_and_warm_up_first() -> None:
 def test_peak_memory_is_that_of_the_rounds() -> None:
     size = 300 * 2**20
     timing = take_turns([toy("holding", settings={"bytes": size})], num_rounds=1)["holding"]
-    assert size <= timing.peak_bytes - timing.held_bytes < 1.2 * size
+    assert 0.9 * size < timing.peak_bytes - timing.held_bytes < 1.2 * size  # Linux counts pages in batches
 
 
 def test_a_failure_is_quoted_or_recorded() -> None:

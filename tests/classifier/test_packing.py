@@ -12,7 +12,8 @@ from tiny_models import CAUSAL, tiny_model
 from torch import Tensor
 
 from hf_prompting.classifier.answers import AnswerSlot, WordScorer
-from hf_prompting.classifier.packing import pack_rows
+from hf_prompting.classifier.packing import Nodes, pack_rows
+from hf_prompting.verbalizers import LabelTrie
 
 BEGINNING = [50, 51, 52, 53, 54, 55]
 PROMPTS = [[*BEGINNING, *prompt] for prompt in rows("causal", 0)]
@@ -32,7 +33,7 @@ def test_one_line_changes_neither_scores_nor_gradients(family: str, side: str, w
     results = []
     for settings in ({"pack": False}, {"share_prefix": False}, {}):
         score = scorer(model, words, **settings)
-        assert score._packing_is_exact(torch.device("cpu"))
+        assert score.packing_is_exact(torch.device("cpu"))
         scores = score.causal(*batch(PROMPTS, side, extra=3))
         model.zero_grad()
         scores.log_softmax(-1)[:, 0].sum().backward()
@@ -130,10 +131,10 @@ def test_an_architecture_that_mixes_neighbours_is_read_with_padding() -> None:
     plain_forward = layer.forward
     layer.forward = lambda states: plain_forward(states) + states.roll(1, dims=1)
     score = scorer(model)
-    assert not score._packing_is_exact(torch.device("cpu"))
+    assert not score.packing_is_exact(torch.device("cpu"))
     eager = tiny_model("llama")
     eager.set_attn_implementation("eager")
-    assert not scorer(eager)._packing_is_exact(torch.device("cpu"))
+    assert not scorer(eager).packing_is_exact(torch.device("cpu"))
 
 
 def test_the_attention_of_the_model_is_left_as_it_was() -> None:
@@ -146,7 +147,8 @@ def test_the_attention_of_the_model_is_left_as_it_was() -> None:
 def test_a_line_by_hand() -> None:
     """Rows (7 8 | 5 6) and (7 8 | 9) behind two shared tokens, and a tree: node 0 (30), node 1 (31) below node 0."""
     ids = torch.tensor([[7, 8, 5, 6], [7, 8, 9, 0]])
-    packed = pack_rows(ids, ids != 0, num_shared=2, node_pieces=[30, 31], node_parents=[-1, 0])
+    trie = LabelTrie.build([(30, 31, 32), (33,)])
+    packed = pack_rows(ids, ids != 0, num_shared=2, nodes=Nodes.of_trie(trie, ids.device).expand(2))
     assert packed.prefix_P.tolist() == [7, 8]
     assert packed.ids_S.tolist() == [5, 6, 30, 31, 9, 30, 31]
     assert packed.positions_S.tolist() == [2, 3, 4, 5, 2, 3, 4]
@@ -177,5 +179,5 @@ def test_bfloat16_rows_come_out_alike(family: str) -> None:
     for pack in (True, False):
         score = scorer(model, pack=pack)
         results.append(score.causal(*batch(PROMPTS, "left")).softmax(-1))
-        assert not pack or score._packing_is_exact(torch.device("cpu"))
+        assert not pack or score.packing_is_exact(torch.device("cpu"))
     torch.testing.assert_close(results[0], results[1], atol=0.1, rtol=0)

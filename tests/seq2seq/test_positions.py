@@ -17,6 +17,7 @@ from hf_prompting.seq2seq.positions import (
     Seq2SeqTransformerRotaryEmbedding,
     relative_position_buckets,
     rotate,
+    signed,
     sinusoidal_positions,
 )
 
@@ -41,7 +42,7 @@ def test_rotary_angles_are_position_times_frequency() -> None:
 
 def test_rotation_turns_each_pair_by_its_angle() -> None:
     quarter = torch.full((1, 1, 2), math.pi / 2)
-    turned = rotate(torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), quarter.cos(), quarter.sin())
+    turned = rotate(torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), *signed(quarter.cos(), quarter.sin()))
     torch.testing.assert_close(turned.flatten(), torch.tensor([-4.0, 3.0]))
 
 
@@ -50,7 +51,7 @@ def test_rotated_scores_depend_on_the_distance_alone() -> None:
     query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(query_position: int, key_position: int) -> torch.Tensor:
-        at = [rotary(query, torch.tensor([[position]])) for position in (query_position, key_position)]
+        at = [signed(*rotary(query, torch.tensor([[position]]))) for position in (query_position, key_position)]
         return (rotate(query, *at[0]) * rotate(key, *at[1])).sum()
 
     torch.testing.assert_close(score(5, 2), score(25, 22), atol=1e-5, rtol=1e-5)

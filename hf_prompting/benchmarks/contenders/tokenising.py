@@ -1,0 +1,46 @@
+"""From rows to ids: the template inside the tokenizer, and strings rendered in Python."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from hf_prompting.benchmarks.contenders.given import Settings, rows
+from hf_prompting.templates import PromptTemplate, SlotKind, compile_template
+
+_AT_ONCE = 256
+
+
+def ours(settings: Settings) -> Callable[[], dict[str, Any]]:
+    """The compiled tokenizer puts the template around each text."""
+    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    template = PromptTemplate.parse(settings["template"])
+    compiled = compile_template(template, tokenizer, slot=SlotKind.CAUSAL).tokenizer
+    return _round(settings, lambda texts: compiled(**template.render_batch({"text": texts}, tokenizer=compiled)))
+
+
+def strings(settings: Settings) -> Callable[[], dict[str, Any]]:
+    """A format string, then the base's own tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    pattern = settings["template"].replace("{mask}", "")
+    return _round(settings, lambda texts: tokenizer([pattern.format(text=text) for text in texts]))
+
+
+def _round(settings: Settings, encode: Callable[[list[str]], Any]) -> Callable[[], dict[str, Any]]:
+    some = [row["text"] for row in rows(settings)]
+    texts = list(itertools.islice(itertools.cycle(some), settings["num_texts"]))
+
+    def one_round() -> dict[str, Any]:
+        ids = [
+            row
+            for start in range(0, len(texts), _AT_ONCE)
+            for row in encode(texts[start : start + _AT_ONCE])["input_ids"]
+        ]
+        digest = hashlib.sha256(repr(ids).encode()).hexdigest()
+        return {"num_rows": len(ids), "ids": digest, "num_tokens": sum(map(len, ids))}
+
+    return one_round
