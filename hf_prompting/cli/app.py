@@ -13,6 +13,7 @@ import typer
 from hf_prompting.cli.errors import USER_MISTAKE
 from hf_prompting.cli.prompts import predict, show
 from hf_prompting.cli.recipes import check, run
+from hf_prompting.cli.tokenizer import tokenizer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +42,7 @@ app.command()(run)
 app.command()(check)
 app.command()(predict)
 app.command()(show)
+app.command()(tokenizer)
 
 
 def main() -> None:
