@@ -286,7 +286,7 @@ def save(result: RunResult, read: ReadRecipe, checked: CheckedRecipe, best: Seed
 
 def result_table(result: RunResult) -> Table:
     """Return the small table that ends a run."""
-    names = list(next(iter(result.rows.values())))
+    names = list(dict.fromkeys(name for values in result.rows.values() for name in values))
     table = Table(title=f"{escape(visible(result.metrics['name']))}: test rows")
     table.add_column("")
     for name in names:
