@@ -40,7 +40,7 @@ def generation_values() -> dict[str, Any]:
         "name": "tiny-translation",
         "description": "A test.",
         "data": {"path": "data", "source": "en", "target": "zh", "title": "made up pairs"},
-        "tokenizer": {"kind": "unigram", "vocab_size": 300},
+        "tokenizer": {"kind": "unigram", "vocab_size": 600},
         "model": {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2},
         "training": {
             "max_source_length": 16,

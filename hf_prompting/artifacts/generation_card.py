@@ -148,7 +148,7 @@ def _results(contents: GenerationCard) -> str:
 
 def _use(contents: GenerationCard) -> str:
     code = (
-        "import hf_prompting  # or pass trust_remote_code=True below\n"
+        "import hf_prompting  # without it, pass trust_remote_code=True to both below\n"
         "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n\n"
         'folder = "PATH_OR_ID_OF_THIS_FOLDER"\n'
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from hf_prompting.recipe.schema import Limits
+from hf_prompting.recipe.schema import Limits, Section
 
 _INPUT = {"limits": Limits(path="input", not_empty=True)}
 
@@ -112,7 +112,7 @@ class TasksSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptBenchmark:
+class PromptBenchmark(Section):
     """All of it.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         num_rows = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return total / (num_rows.to(total.device) if isinstance(num_rows, Tensor) else num_rows)
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Save what was trained; after ``register_for_auto_class``, with the code that loads it elsewhere.
 
         Raises:
@@ -184,7 +185,7 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         """
         if self._auto_class is not None and kwargs.get("push_to_hub"):
             raise HubError("code is written behind the weights: call model.push_to_hub(repo_id) instead")
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         if self._auto_class is not None:
             write_remote_code(save_directory)
 

@@ -16,6 +16,7 @@ from hf_prompting.cli.errors import USER_MISTAKE
 from hf_prompting.cli.hub import export, push
 from hf_prompting.cli.prompts import predict, show
 from hf_prompting.cli.recipes import check, run
+from hf_prompting.cli.tokenizer import tokenizer
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +49,7 @@ app.command()(push)
 app.command()(demo)
 app.command()(export)
 app.add_typer(bench, name="bench")
+app.command()(tokenizer)
 
 
 def main() -> None:

@@ -131,11 +131,17 @@ def header_of(path: Path, *, delimiter: str, quoting: int) -> list[str]:
         return next(csv.reader(file, delimiter=delimiter, quoting=quoting), [])  # type: ignore[arg-type]
 
 
+def plain_text(path: Path) -> tuple[int, ...]:
+    """Check that a file is UTF-8; every line is a row."""
+    return tuple(number for number, _ in _numbered_lines(path))
+
+
 LINE_CHECKS: dict[str, Callable[[Path], tuple[int, ...] | None]] = {
     ".jsonl": json_lines,
     ".json": json_document,
     ".csv": comma_separated,
     ".tsv": tab_separated,
+    ".txt": plain_text,
 }
 
 

@@ -23,7 +23,14 @@ from hf_prompting.data.line_checks import LINE_CHECKS, header_of, other_separato
 from hf_prompting.errors import DataError, did_you_mean
 
 # A format: the reader of `datasets` that loads it, and how a delimited one is cut.
-READERS: dict[str, str] = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+READERS: dict[str, str] = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",  # a row a line, in the column "text"
+}
 DELIMITED: dict[str, tuple[str, int]] = {".csv": (",", csv.QUOTE_MINIMAL), ".tsv": ("\t", csv.QUOTE_NONE)}
 SMALL_FILE = 2**24  # bytes, read in a moment
 
@@ -88,7 +95,7 @@ def load_rows(path: str | Path, name: str, *, config: str | None = None) -> Rows
 
     Args:
         path: a folder of data files, or a ``datasets`` id such as ``stanfordnlp/imdb``. A folder that exists wins.
-        name: the file in that folder (.jsonl, .json, .csv, .tsv or .parquet), or the split of that id
+        name: the file in that folder (.jsonl, .json, .csv, .tsv, .parquet or .txt), or the split of that id
             (``train``, ``test[:100]``).
         config: the configuration of a ``datasets`` id that has several.
     Returns:

@@ -23,13 +23,13 @@ from hf_prompting.evaluation.curves import draw_curves
 from hf_prompting.processes import agreed, is_main_process, one_first
 from hf_prompting.recipe.generation_check import CheckedGeneration, check_generation
 from hf_prompting.recipe.generation_models import OWN, Contestant, contestants_of
-from hf_prompting.recipe.generation_schema import GenerationRecipe
+from hf_prompting.recipe.generation_schema import GenerationRecipe, TokenizerSection
 from hf_prompting.recipe.generation_training import TrainedModel, load_trained, train_and_test
 from hf_prompting.recipe.progress import Stages
 from hf_prompting.recipe.reader import Read
 from hf_prompting.recipe.run import RunResult
-from hf_prompting.recipe.unfinished import RESULT, keep_result, kept_result, run_folder, run_record, unfinished_folder
-from hf_prompting.training import signals_as_exceptions
+from hf_prompting.recipe.unfinished import RESULT, run_folder, run_record, unfinished_folder
+from hf_prompting.training import is_whole, seal_folder, signals_as_exceptions
 from hf_prompting.training.checkpoints import MANIFEST
 
 PICTURE = "results.png"
@@ -125,14 +125,16 @@ def _tokenizer(checked: CheckedGeneration, work: Path, say: Stages) -> PreTraine
     if recipe.model.pretrained is not None:
         say(f"load {recipe.model.pretrained}")
         return load_base_tokenizer(BaseModelSource(recipe.model.pretrained))
-    section = recipe.tokenizer
-    folder = work / "tokenizer" if section is None or section.path is None else Path(section.path)
-    if folder.parent == work and kept_result(folder) is None:
-        kind, vocab_size = ("unigram", 8000) if section is None else (section.kind, section.vocab_size)
-        say(f"train a tokenizer of up to {vocab_size:,} pieces")
+    section = recipe.tokenizer or TokenizerSection()
+    folder = work / "tokenizer" if section.path is None else Path(section.path)
+    if section.path is None and not is_whole(folder):
+        say(f"train a tokenizer of up to {section.vocab_size:,} pieces")
         texts = [*checked.train.sources, *checked.train.targets]
-        train_tokenizer(texts, kind=kind, vocab_size=vocab_size).save_pretrained(folder)
-        keep_result(folder, {})
+        trained = train_tokenizer(
+            texts, kind=section.kind, vocab_size=section.vocab_size, num_sentinels=0, allow_fewer=True
+        )
+        trained.save_pretrained(folder)
+        seal_folder(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise RecipeError(f"the tokenizer in {folder} has no padding or no end token; an encoder-decoder needs both")

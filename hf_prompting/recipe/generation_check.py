@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
+
 from hf_prompting.data import Rows, load_rows
 from hf_prompting.data.pairs import texts_of
 from hf_prompting.errors import DataError, HfPromptingError, RecipeError
@@ -123,6 +125,10 @@ def _model_problems(read: Read[GenerationRecipe]) -> Iterator[Problem]:
     """Make the configuration that the run will make, so that sizes which do not fit are found before the data is."""
     section = read.recipe.model
     if section.pretrained is not None:
+        folder = Path(section.pretrained)
+        if folder.is_absolute() and not (folder / "config.json").is_file():
+            text = f"model.pretrained {section.pretrained!r} is not a folder with a config.json"
+            yield read.problem("model.pretrained", f"{text}; train it first, or --set model.pretrained=FOLDER")
         return
     if section.hidden_size % section.num_attention_heads and "head_dim" not in section.arguments:
         text = f"hidden_size {section.hidden_size} is not divisible by num_attention_heads"
@@ -132,7 +138,7 @@ def _model_problems(read: Read[GenerationRecipe]) -> Iterator[Problem]:
         new_config(read.recipe, vocab_size=8)
     except HfPromptingError as error:
         yield read.problem("model", f"model: {error}")
-    except (TypeError, ValueError) as error:  # huggingface_hub's checks of a field's type
+    except (StrictDataclassError, TypeError, ValueError) as error:  # checks of a field's type or its own
         yield read.problem("model.arguments", f"model.arguments: {' '.join(str(error).split())}")
 
 

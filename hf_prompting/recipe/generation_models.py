@@ -101,7 +101,25 @@ def new_config(recipe: GenerationRecipe, *, vocab_size: int, **special_ids: Any)
     Raises:
         Seq2SeqConfigError: the sizes do not fit each other, or an argument is refused.
     """
-    section = recipe.model
+    return config_of(recipe.model, vocab_size=vocab_size, longest_text=longest_text(recipe), **special_ids)
+
+
+def config_of(
+    section: ModelSection, *, vocab_size: int, longest_text: int, **special_ids: Any
+) -> Seq2SeqTransformerConfig:
+    """Return the configuration that a recipe's ``model`` section says.
+
+    Args:
+        section: the sizes.
+        vocab_size: rows of the embedding.
+        longest_text: tokens that positions must be there for, on either side.
+        **special_ids: ``pad_token_id`` and the like.
+    Raises:
+        Seq2SeqConfigError: the sizes do not fit each other, or an argument is refused.
+    Example:
+        >>> config_of(ModelSection(hidden_size=192), vocab_size=99, longest_text=64).intermediate_size
+        512
+    """
     return PRESETS[section.preset](
         **{
             "vocab_size": vocab_size,
@@ -110,7 +128,7 @@ def new_config(recipe: GenerationRecipe, *, vocab_size: int, **special_ids: Any)
             "num_encoder_layers": section.num_layers,
             "num_decoder_layers": section.num_layers,
             "num_attention_heads": section.num_attention_heads,
-            "max_position_embeddings": longest_text(recipe),
+            "max_position_embeddings": longest_text,
             "dropout": section.dropout,
             **special_ids,
             **section.arguments,
@@ -138,7 +156,7 @@ def longest_text(recipe: GenerationRecipe) -> int:
 
 def new_model(recipe: GenerationRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """Return a model of this library's family with random weights."""
-    config = new_config(recipe, vocab_size=len(tokenizer), **_special_ids(tokenizer))
+    config = new_config(recipe, vocab_size=len(tokenizer), **special_ids_of(tokenizer))
     return Seq2SeqTransformerForConditionalGeneration(config)
 
 
@@ -158,7 +176,7 @@ def bart_model(recipe: GenerationRecipe, tokenizer: PreTrainedTokenizerFast) -> 
         max_position_embeddings=longest_text(recipe),
         dropout=section.dropout,
         forced_eos_token_id=None,
-        **_special_ids(tokenizer),
+        **special_ids_of(tokenizer),
     )
     return BartForConditionalGeneration(config)
 
@@ -233,10 +251,11 @@ def _insert_before_source(tokenizer: PreTrainedTokenizerFast, names: Sequence[st
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=pieces, special_tokens=list(ids.items()))
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def special_ids_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Return the ids that a model's configuration takes from its tokenizer; the decoder starts with padding (T5)."""
     return {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.pad_token_id,  # as T5
+        "decoder_start_token_id": tokenizer.pad_token_id,
         **({} if tokenizer.bos_token_id is None else {"bos_token_id": tokenizer.bos_token_id}),
     }

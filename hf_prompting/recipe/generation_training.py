@@ -244,7 +244,7 @@ def _padding(train: Dataset, *, batch_size: int, seed: int) -> dict[str, float]:
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, result: TrainedModel, folder: Path) -> None:
     if not is_main_process():
         return
-    with _source_files(model):
+    with saved_with_sources(model):
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     keep_result(folder, dataclasses.asdict(result))
@@ -252,7 +252,7 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, result: Tr
 
 
 @contextmanager
-def _source_files(model: PreTrainedModel) -> Iterator[None]:
+def saved_with_sources(model: PreTrainedModel) -> Iterator[None]:
     """Let a model of this library's family save its source files too, so that its folder loads without the library."""
     if not isinstance(model, Seq2SeqTransformerForConditionalGeneration):
         yield

@@ -25,7 +25,7 @@ def result_table(
         >>> result_table("reviews", {"tuned": {"accuracy": 0.8}}, {}).row_count
         1
     """
-    names = list(next(iter(rows.values())))
+    names = list(dict.fromkeys(metric for values in rows.values() for metric in values))
     table = Table(title=f"{escape(visible(name))}: test rows")
     table.add_column("")
     for metric in names:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_prompting.errors import RecipeError, did_you_mean
 from hf_prompting.recipe.generation_schema import GenerationRecipe
+from hf_prompting.recipe.pretraining_schema import PretrainingRecipe
 from hf_prompting.recipe.reader import Read, read_recipe_as, task_of
 from hf_prompting.recipe.schema import Recipe, Section
 
@@ -91,7 +92,21 @@ def _run_generation(read: Read[Any], *, overwrite: bool, resume: bool) -> RunRes
     return run_generation(read, overwrite=overwrite, resume=resume)
 
 
+def _check_pretraining(read: Read[Any]) -> str:
+    from hf_prompting.recipe.pretraining_check import check_pretraining
+
+    checked = check_pretraining(read)
+    return f"{read.file.name} is in order: {len(checked.train)} train, {len(checked.dev)} dev texts"
+
+
+def _run_pretraining(read: Read[Any], *, overwrite: bool, resume: bool) -> RunResult:
+    from hf_prompting.recipe.pretraining import run_pretraining
+
+    return run_pretraining(read, overwrite=overwrite, resume=resume)
+
+
 TASKS: dict[str, Task] = {
     "classification": Task(Recipe, _check_classification, _run_classification),
     "generation": Task(GenerationRecipe, _check_generation, _run_generation),
+    "pretraining": Task(PretrainingRecipe, _check_pretraining, _run_pretraining),
 }

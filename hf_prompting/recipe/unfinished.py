@@ -144,7 +144,9 @@ def can_go_on(folder: Path) -> bool:
         False
     """
     parts = [part for part in folder.glob("*") if part.is_dir()]
-    return any(is_whole(part) or newest_whole_checkpoint(part) is not None for part in parts)
+    return any(
+        ((part / RESULT).is_file() and is_whole(part)) or newest_whole_checkpoint(part) is not None for part in parts
+    )
 
 
 def _begin(folder: Path, target: Path, record: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:

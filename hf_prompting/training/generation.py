@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_prompting.training.length_buckets import LengthBucketSampler
 from hf_prompting.training.schedules import make_schedule
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+# Takes the model and the dev batches, and returns the mean loss of a token.
+DevLoss = Callable[[Any, Any], float]
+SECONDS = "seconds.txt"  # beside the checkpoints: time spent so far, also before an interruption
+
+
 class PairTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     """``Seq2SeqTrainer`` with a schedule by name and batches of similar length.
 
     Args:
         schedule: a key of ``SCHEDULES``.
         bucket_by_length: whether batches hold rows of similar length; the rows then need a column ``lengths``.
+        dev_loss: measures the dev batches; ``Trainer``'s own way is the mean over batches.
         **kwargs: those of ``Seq2SeqTrainer``.
     Example:
         >>> PairTrainer(schedule="cosine", bucket_by_length=True, model=model, args=arguments)  # doctest: +SKIP
@@ -31,9 +38,12 @@ class PairTrainer(Seq2SeqTrainer):  # type: ignore[misc]
 
     lr_scheduler: Any
 
-    def __init__(self, *, schedule: str, bucket_by_length: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, *, schedule: str, bucket_by_length: bool, dev_loss: DevLoss | None = None, **kwargs: Any
+    ) -> None:
         self.schedule = schedule
         self.bucket_by_length = bucket_by_length
+        self.dev_loss = dev_loss
         super().__init__(**kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -47,6 +57,13 @@ class PairTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Measure the dev batches with ``dev_loss``, where that is given."""
+        if self.dev_loss is None:
+            return super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        loss = self.dev_loss(self.model, dataloader)
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss}, len(dataloader.dataset))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
         if not self.bucket_by_length:
@@ -69,6 +86,7 @@ def train_pairs(
     bucket_by_length: bool = True,
     early_stopping_patience: int | None = None,
     dev_metrics: Callable[[Any], dict[str, float]] | None = None,
+    dev_loss: DevLoss | None = None,
     resume: bool = False,
 ) -> Tuning:
     """Train the model's trainable weights in place; with dev rows, end with the weights of the best moment.
@@ -84,6 +102,7 @@ def train_pairs(
         bucket_by_length: rows of similar length share a batch.
         early_stopping_patience: stop after so many dev measurements without a better one.
         dev_metrics: scores of the generated dev rows, where ``arguments.predict_with_generate``.
+        dev_loss: measures the dev batches instead of ``Trainer``'s mean over batches.
         resume: go on from the newest whole checkpoint in ``arguments.output_dir``, if there is one.
     Returns:
         Steps, best dev score, learning curve and time.
@@ -95,6 +114,7 @@ def train_pairs(
     trainer = PairTrainer(
         schedule=schedule,
         bucket_by_length=bucket_by_length,
+        dev_loss=dev_loss,
         model=model,
         args=arguments,
         train_dataset=train,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-POOL_BATCHES = 50  # rows are sorted inside pools of so many batches, so that batches differ from epoch to epoch
+POOL_BATCHES = 100  # rows are sorted inside pools of so many batches, so that batches differ from epoch to epoch
 
 Lengths = Sequence[tuple[int, int]]
 
@@ -15,7 +15,7 @@ Lengths = Sequence[tuple[int, int]]
 class LengthBucketSampler(Sampler[int]):
     """Order rows so that every ``batch_size`` consecutive ones have similar lengths.
 
-    The rows are shuffled, cut into pools, sorted by target and then source length inside each pool, and cut into
+    The rows are shuffled, cut into pools, sorted by source and then target length inside each pool, and cut into
     batches; then the batches are shuffled. (transformers' ``group_by_length`` keeps the batches of a pool in falling
     order of length and looks at the source alone.) The order depends on ``seed`` and the epoch only, so a run that is
     resumed in the middle of an epoch goes on with the batches that were left.
@@ -49,7 +49,7 @@ class LengthBucketSampler(Sampler[int]):
         pool_size = self.batch_size * POOL_BATCHES
         batches = []
         for start in range(0, len(shuffled), pool_size):
-            pool = sorted(shuffled[start : start + pool_size], key=lambda row: tuple(reversed(self.lengths[row])))
+            pool = sorted(shuffled[start : start + pool_size], key=lambda row: self.lengths[row])
             batches += [pool[first : first + self.batch_size] for first in range(0, len(pool), self.batch_size)]
         order = torch.randperm(len(batches), generator=generator).tolist()
         # A smaller batch comes last: it would shift the borders of all batches behind it.

@@ -82,7 +82,7 @@ def test_a_bad_line_of_jsonl_is_named(tmp_path: Path, content: str | bytes, said
         ("a.json", '[{"text": "a"},\n{"text" "b"}]', "line 2: not valid JSON"),
         ("a.json", '[{"text": "a"}, 3]', "row 2: expected an object"),
         ("a.parquet", "no parquet", "cannot be read as parquet"),
-        ("a.txt", "x", "of no known format; allowed: .jsonl"),
+        ("a.docx", "x", "of no known format; allowed: .jsonl"),
     ],
 )
 def test_a_bad_file_of_another_format_is_one_clear_error(tmp_path: Path, name: str, content: str, said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hf_prompting.errors import ObjectiveError, did_you_mean
@@ -38,16 +39,26 @@ def build_objective(name: str, tokenizer: PreTrainedTokenizerBase, **options: An
         >>> build_objective("span_corruption", tokenizer, seed=1, noise_density=0.2)  # doctest: +SKIP
         SpanCorruption(seed=1, first_step=0, noise_density=0.2, mean_span_length=3.0)
     """
+    check_options(name, options)
+    return OBJECTIVES[name](tokenizer=tokenizer, **options)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Check names, without a tokenizer.
+
+    Raises:
+        ObjectiveError: the objective is unknown, or has no such option.
+    Example:
+        >>> check_options("span_corruption", ["noise_density"])
+    """
     if name not in OBJECTIVES:
         raise ObjectiveError(
             f"objective {name!r} is unknown; allowed: {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}"
         )
-    chosen = OBJECTIVES[name]
-    allowed = [field.name for field in dataclasses.fields(chosen) if field.init and field.name != "tokenizer"]
+    allowed = [field.name for field in dataclasses.fields(OBJECTIVES[name]) if field.init and field.name != "tokenizer"]
     for option in options:
         if option not in allowed:
             raise ObjectiveError(
                 f"objective {name!r} has no option {option!r}; allowed: {', '.join(allowed)}."
                 f"{did_you_mean(option, allowed)}"
             )
-    return chosen(tokenizer=tokenizer, **options)

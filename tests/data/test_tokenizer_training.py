@@ -1,0 +1,175 @@
+"""A tokenizer of one's own: nothing unknown, every text back exactly, the same in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_tokenizers import SENTENCES
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from hf_prompting.data.tokenizer_training import TRAINERS, train_tokenizer
+from hf_prompting.errors import TokenizerTrainingError
+
+KINDS = list(TRAINERS)
+SIZES = {"unigram": 580, "bpe": 700}  # about as many as the few sentences hold
+CORPUS = SENTENCES * 4
+FRESH = """
+import json, sys
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+print(json.dumps([tokenizer(json.loads(sys.argv[2]))["input_ids"], tokenizer.all_special_ids, len(tokenizer)]))
+"""
+TRAIN = """
+import json, sys
+from hf_prompting.data.tokenizer_training import train_tokenizer
+trained = [train_tokenizer(json.loads(sys.argv[2]), kind=kind, vocab_size=size, num_soft_tokens=3)
+           for kind, size in json.loads(sys.argv[1]).items()]
+print(json.dumps([tokenizer.backend_tokenizer.to_str() for tokenizer in trained]))
+"""
+
+
+@cache
+def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
+    return train_tokenizer(CORPUS, kind=kind, vocab_size=SIZES[kind], num_soft_tokens=3)  # type: ignore[arg-type]
+
+
+def output_of(script: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_every_text_comes_back_exactly_and_nothing_is_unknown(kind: str, text: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    ids = tokenizer(text, split_special_tokens=True)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<0x41> <0xE5> 0x41",
+        " two  spaces\tand\r\n\nlines ",
+        "▁Ġ 🌹👩‍👩‍👧 Zürich é é",
+        "ﬁ ㈱ 　全角Ａ１ 体育 財經",
+        "</s> <extra_id_0> <pad> <|soft_0|>",
+        "",
+        "\0\ufeff\u2028",
+    ],
+)
+def test_hard_texts_come_back_exactly(kind: str, text: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    ids = tokenizer(text, split_special_tokens=True, add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rare_character_becomes_its_bytes(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    assert tokenizer.tokenize("🌹") == ["<0xF0>", "<0x9F>", "<0x8C>", "<0xB9>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_stand_in_their_places(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    assert len(tokenizer) == tokenizer.vocab_size == SIZES[kind]
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4, 103, 104, 359]) == [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "<mask>",
+        "<extra_id_0>",
+        "<extra_id_99>",
+        "<0x00>",
+        "<0xFF>",
+    ]
+    assert tokenizer.convert_ids_to_tokens([SIZES[kind] - 3, SIZES[kind] - 1]) == ["<|soft_0|>", "<|soft_2|>"]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert tokenizer.mask_token_id == 3 and tokenizer.bos_token_id is None
+    for token in ("<extra_id_7>", "<mask>", "<|soft_1|>"):
+        (token_id,) = tokenizer(token, add_special_tokens=False)["input_ids"]
+        assert token_id == tokenizer.convert_tokens_to_ids(token)
+        assert token_id in tokenizer.all_special_ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_is_ended_and_begun_only_if_wished(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    good = tokenizer(" good", add_special_tokens=False)["input_ids"]
+    assert tokenizer(" good")["input_ids"] == [*good, 1]
+    assert tokenizer(" good", " good")["input_ids"] == [*good, 1, *good, 1]
+    begun = train_tokenizer(CORPUS, kind=kind, vocab_size=SIZES[kind], add_bos=True)  # type: ignore[arg-type]
+    assert begun.bos_token_id == 4
+    assert begun(" good")["input_ids"][0] == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chinese_and_english_words_become_pieces(kind: str) -> None:
+    tokenizer = train_tokenizer(CORPUS, kind=kind, vocab_size=800, allow_fewer=True)  # type: ignore[arg-type]
+    tokens = tokenizer.tokenize("这部电影很好。The movie was great")
+    assert "".join(tokens) == "这部电影很好。The movie was great"
+    assert len(tokens) < 13
+    assert sum(len(token) > 1 for token in tokens) > 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_saved_folder_gives_equal_ids_in_a_fresh_process(kind: str, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(kind)
+    tokenizer.save_pretrained(tmp_path)
+    texts = [*SENTENCES, "🌹 <extra_id_3> rare ﬁ", " a  b\n"]
+    ids, special_ids, size = json.loads(output_of(FRESH, str(tmp_path), json.dumps(texts)))
+    assert ids == tokenizer(texts)["input_ids"]
+    assert (special_ids, size) == (tokenizer.all_special_ids, SIZES[kind])
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert [loaded.decode(row, skip_special_tokens=True) for row in ids][-1] == texts[-1]
+
+
+def test_equal_texts_give_an_equal_tokenizer_in_every_process() -> None:
+    there = json.loads(output_of(TRAIN, json.dumps(SIZES), json.dumps(CORPUS)))
+    assert there == [tokenizer_of(kind).backend_tokenizer.to_str() for kind in SIZES]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_that_do_not_fit_the_texts_are_refused(kind: str) -> None:
+    with pytest.raises(TokenizerTrainingError, match=r"vocab_size is 400, too small.* need \d+; give at least that"):
+        train_tokenizer(CORPUS, kind=kind, vocab_size=400)  # type: ignore[arg-type]
+    with pytest.raises(TokenizerTrainingError, match=r"is 90000, too large: these texts hold only \d+") as error:
+        train_tokenizer(CORPUS, kind=kind, vocab_size=90000)  # type: ignore[arg-type]
+    largest = int(str(error.value).split("give at most ")[1].split(",")[0])
+    assert len(train_tokenizer(CORPUS, kind=kind, vocab_size=largest)) == largest  # type: ignore[arg-type]
+    assert len(train_tokenizer(CORPUS, kind=kind, vocab_size=90000, allow_fewer=True)) == largest  # type: ignore[arg-type]
+
+
+def test_nothing_to_train_on_and_wrong_options_are_refused() -> None:
+    for texts in ([], ["", "\0"]):
+        with pytest.raises(TokenizerTrainingError, match="no text"):
+            train_tokenizer(texts)
+    with pytest.raises(TokenizerTrainingError, match="allowed: unigram, bpe"):
+        train_tokenizer(CORPUS, kind="wordpiece")  # type: ignore[arg-type]
+    with pytest.raises(TokenizerTrainingError, match="character_coverage is 0; allowed"):
+        train_tokenizer(CORPUS, character_coverage=0)
+    with pytest.raises(TokenizerTrainingError, match="-1 tokens such as <extra_id_0>"):
+        train_tokenizer(CORPUS, num_sentinels=-1)
+
+
+def test_characters_below_the_coverage_get_no_piece() -> None:
+    texts = ["体育" * 500 + "鑫"]
+    covering = train_tokenizer(texts, vocab_size=480, character_coverage=1, allow_fewer=True)
+    sparing = train_tokenizer(texts, vocab_size=480, character_coverage=0.99, allow_fewer=True)
+    assert "鑫" in covering.get_vocab()
+    assert "鑫" not in sparing.get_vocab()
+    assert sparing.decode(sparing("体育鑫")["input_ids"], skip_special_tokens=True) == "体育鑫"
