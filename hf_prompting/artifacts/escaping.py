@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import unicodedata
+from typing import Any
 
 # What begins markup anywhere, a link by its look, and what makes a list or heading at the beginning of a paragraph.
 MARKUP = re.compile(r"[\\`*_{}\[\]|~$^@#]|:(?=\S)|(?<=www)\.|^\s*(?:[-+=]|\d+[.)])", re.IGNORECASE)
@@ -25,6 +27,17 @@ def visible(text: str) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
+
+
+def json_line(value: Any, *, ascii_only: bool = False) -> str:
+    """Return JSON on one line that reads back equal and cannot steer a terminal; Chinese and others stay readable.
+
+    Example:
+        >>> json_line({"label": "好\\u202e"})
+        '{"label": "好\\\\u202e"}'
+    """
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    return "".join(one if visible(one) == one else json.dumps(one)[1:-1] for one in text)
 
 
 def inline(text: str) -> str:

@@ -326,7 +326,7 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
     if (rows, width) != (config.vocab_size, config.hidden_size):
         raise BaseModelMismatchError(
             f"the prompt was tuned on a base with {config.vocab_size} x {config.hidden_size} embeddings "
-            f"({config.base_model_name_or_path}), but {base.name_or_path!r} has {rows} x {width}; "
+            f"({config.base_model_name_or_path!r}), but {base.name_or_path!r} has {rows} x {width}; "
             "load the right one with base_model=..."
         )
     if config.base_model_fingerprint is None:
@@ -335,11 +335,11 @@ def _check_base(config: PromptClassifierConfig, base: Any) -> None:
     if verdict == "other":
         raise BaseModelMismatchError(
             f"{base.name_or_path!r} is not the model that this prompt was tuned on "
-            f"({config.base_model_name_or_path}); load the right one with base_model=..."
+            f"({config.base_model_name_or_path!r}); load the right one with base_model=..."
         )
     if verdict == "variant":
         logger.warning(
-            f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path} that this "
+            f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path!r} that this "
             "prompt was tuned on (another precision or quantisation?): expect slightly different scores"
         )
 

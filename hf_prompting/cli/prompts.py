@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +47,7 @@ def predict(
             raise RecipeError("--field names columns of --file or of lines on standard input; --text has none")
         if not text and file is None and sys.stdin.isatty():
             raise RecipeError("nothing to classify; give --text, --file, or lines on standard input")
+        from hf_prompting.artifacts.escaping import json_line
         from hf_prompting.recipe import prediction
 
         classifier = prediction.load_classifier(folder, base_model=base_model)
@@ -59,7 +59,7 @@ def predict(
             rows = prediction.rows_of_lines(classifier.template, sys.stdin.buffer, field or [])
         ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
         for result in prediction.predict_rows(classifier, rows, batch_size=batch_size):
-            print(json.dumps(result, ensure_ascii=ascii_only), flush=True)
+            print(json_line(result, ascii_only=ascii_only), flush=True)
 
 
 def show(
