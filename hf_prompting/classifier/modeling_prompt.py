@@ -49,6 +49,7 @@ from hf_prompting.verbalizers.scoring import AGGREGATIONS, pad_words
 
 logger = logging.get_logger(__name__)
 
+TAGS = ("hf_prompting", "soft-prompt", "prompt-tuning")  # by which the Hub's visitors find prompts
 _ACTIVE = "default"
 _WEIGHTS_NAME = "model.safetensors"
 # Arguments that say where this folder's own files are; every other one goes to the base model.
@@ -103,6 +104,7 @@ class PromptForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         self.max_tokens = _max_tokens(base.config)
         self._tied_weights_keys = _ties(self)  # by the names that wrapping gave; save_pretrained writes one of each
         self.post_init()
+        self.add_model_tags(list(TAGS))
         if not config.trainable_base:
             self._keys_to_ignore_on_save = set(base_keys)
 

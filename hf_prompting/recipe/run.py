@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from hf_prompting.artifacts import CardContents, atomic_folder, installed_versions, refuse_existing, write_card
 from hf_prompting.artifacts.escaping import visible
 from hf_prompting.bases import BaseModelSource, GgufFile, PackageFile, load_base_model, load_base_tokenizer
-from hf_prompting.classifier import PromptForSequenceClassification
+from hf_prompting.classifier import PromptClassifierConfig, PromptForSequenceClassification
 from hf_prompting.data import tokenize_rows
 from hf_prompting.errors import ArtifactError, HfPromptingError, TrainingError
 from hf_prompting.evaluation import Report, draw_run, evaluate_rows
@@ -263,7 +263,7 @@ def save(result: RunResult, read: ReadRecipe, checked: CheckedRecipe, best: Seed
             base_model=result.metrics["base_model"],
             base_is_folder=Path(recipe.base_model.id).expanduser().is_dir(),
             base_is_trained=recipe.training.trainable_base,
-            base_revision=recipe.base_model.revision,
+            base_revision=PromptClassifierConfig.from_pretrained(best.folder).base_model_revision,
             template=recipe.template,
             fields=[field.name for field in checked.template.fields],
             label_words={label: tuple(checked.verbalizer.words[label]) for label in checked.verbalizer.labels},
