@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_prompting.artifacts.escaping import fenced, inline, visible
+from hf_prompting.classifier.modeling_prompt import TAGS
 
 # Stands where a reader has to write the folder or its id; `push` puts the repository's id there.
 OWN_PLACE = "PATH_OR_ID_OF_THIS_FOLDER"
@@ -142,7 +143,7 @@ def _header(contents: CardContents) -> str:
         library_name="hf_prompting",
         pipeline_tag=TASK,
         base_model=None if contents.base_is_folder else contents.base_model,
-        tags=["hf_prompting", "soft-prompt", "prompt-tuning"],
+        tags=list(TAGS),
         language=list(contents.language) or None,
         license=contents.license,
         datasets=[contents.dataset_id] if contents.dataset_id else None,

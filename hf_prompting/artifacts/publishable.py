@@ -175,12 +175,14 @@ def _strings(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _private_path(text: str) -> str | None:
-    """Return the first path in a text that exists here, or lies below the home folder."""
+    """Return the first path in a text that exists here, lies in a folder that does, or below the home folder."""
     home = str(Path.home())
     for found in _PATH.findall(text):
+        path = Path(found.rstrip("."))
+        places = [path, path.parent] if len(path.parent.parts) > 2 else [path]
         try:
-            if Path(found).exists() or (len(home) > 1 and found.startswith(home)):
-                return str(found)
+            if any(place.exists() for place in places) or (len(home) > 1 and found.startswith(home)):
+                return str(path)
         except OSError:  # longer than any path
             continue
     return None

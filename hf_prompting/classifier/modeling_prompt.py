@@ -51,6 +51,7 @@ from hf_prompting.verbalizers.scoring import AGGREGATIONS, pad_words
 
 logger = logging.get_logger(__name__)
 
+TAGS = ("hf_prompting", "soft-prompt", "prompt-tuning")  # by which the Hub's visitors find prompts
 _ACTIVE = "default"
 _CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
@@ -108,6 +109,7 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         self.max_tokens = _max_tokens(base.config)
         self._tied_weights_keys = _ties(self)  # by the names that wrapping gave; save_pretrained writes one of each
         self.post_init()
+        self.add_model_tags(list(TAGS))
         if not config.trainable_base:
             self._keys_to_ignore_on_save = set(base_keys)
 
@@ -345,7 +347,7 @@ def check_base(config: PromptClassifierConfig, base: Any, found: BaseFingerprint
     if (rows, width) != (config.vocab_size, config.hidden_size):
         raise BaseModelMismatchError(
             f"the prompt was tuned on a base with {config.vocab_size} x {config.hidden_size} embeddings "
-            f"({config.base_model_name_or_path}), but {base.name_or_path!r} has {rows} x {width}; "
+            f"({config.base_model_name_or_path!r}), but {base.name_or_path!r} has {rows} x {width}; "
             "load the right one with base_model=..."
         )
     if config.base_model_fingerprint is None:
@@ -354,11 +356,11 @@ def check_base(config: PromptClassifierConfig, base: Any, found: BaseFingerprint
     if verdict == "other":
         raise BaseModelMismatchError(
             f"{base.name_or_path!r} is not the model that this prompt was tuned on "
-            f"({config.base_model_name_or_path}); load the right one with base_model=..."
+            f"({config.base_model_name_or_path!r}); load the right one with base_model=..."
         )
     if verdict == "variant":
         logger.warning(
-            f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path} that this "
+            f"{base.name_or_path!r} holds other weights than the copy of {config.base_model_name_or_path!r} that this "
             "prompt was tuned on (another precision or quantisation?): expect slightly different scores"
         )
 

@@ -25,7 +25,7 @@ from hf_prompting.artifacts import (
     write_card,
 )
 from hf_prompting.bases import fingerprint_base
-from hf_prompting.classifier import PromptForSequenceClassification
+from hf_prompting.classifier import PromptClassifierConfig, PromptForSequenceClassification
 from hf_prompting.data import tokenize_rows
 from hf_prompting.evaluation import Report, draw_run, evaluate_rows
 from hf_prompting.processes import agreed, is_main_process, one_first, shards_weights
@@ -302,7 +302,7 @@ def save(result: RunResult, read: ReadRecipe, checked: CheckedRecipe, best: Seed
             base_model=result.metrics["base_model"],
             base_is_folder=Path(recipe.base_model.id).expanduser().is_dir(),
             base_is_trained=recipe.training.trainable_base,
-            base_revision=recipe.base_model.revision,
+            base_revision=PromptClassifierConfig.from_pretrained(best.folder).base_model_revision,
             template=recipe.template,
             fields=[field.name for field in checked.template.fields],
             label_words={label: tuple(checked.verbalizer.words[label]) for label in checked.verbalizer.labels},

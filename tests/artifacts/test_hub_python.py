@@ -11,7 +11,9 @@ import torch
 from classifier_parts import TEXTS, save_base
 from hub_prompts import error_line, loaded, pushed
 from hub_worker import Worker
+from huggingface_hub import ModelCard
 from loopback_hub import TOKEN, LoopbackHub
+from tiny_recipes import labelled_rows, recipe_values
 
 PUSH = """
 import json, sys
@@ -59,6 +61,7 @@ def test_what_transformers_pushes_loads_by_auto_class_and_pipeline(
     expected = push(worker, way, tmp_path)
     config = json.loads(hub.files("alice/prompt")["config.json"])
     assert (config["base_model_name_or_path"], config["base_model_revision"]) == ("org/base", pinned)
+    assert "hf_prompting" in (ModelCard(hub.files("alice/prompt")["README.md"].decode()).data.tags or [])
     for name, content in hub.files("alice/prompt").items():
         if name != "training_args.bin":  # a pickle of Trainer's own; `hf-prompting push` leaves it out
             assert TOKEN.encode() not in content and str(tmp_path).encode() not in content, name
@@ -96,6 +99,46 @@ def test_another_model_under_the_bases_id_is_refused(
     said = error_line(worker.command("predict", "alice/prompt", "--text", "great", home=tmp_path / "reader"))
     assert "org/base" in said and "base_model=" in said
     assert ("not the model" in said) == (change == {"seed": 9})
+
+
+def test_a_run_over_data_and_a_base_from_the_hub_goes_back_to_it_with_its_card(
+    worker: Worker, hub: LoopbackHub, base: Path, tmp_path: Path
+) -> None:
+    commit = hub.add_folder("org/base", base)
+    rows = {name: "".join(json.dumps(row) + "\n" for row in labelled_rows(8)) for name in ("train", "test")}
+    hub.add("alice/reviews", {f"{name}.jsonl": text.encode() for name, text in rows.items()}, kind="dataset")
+    values = recipe_values(base)
+    values |= {"name": "from-the-hub", "base_model": {"id": "org/base"}}
+    values["data"] = {"path": "alice/reviews", "train": "train", "dev": "test", "test": "test"}
+    values["training"] |= {"seeds": [0, 1], "max_steps": 2, "eval_steps": 1}
+    values["output"] |= {"license": "mit", "language": ["en", "zh"]}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    home, folder = tmp_path / "author", tmp_path / "out"
+    ran = worker.command("run", tmp_path / "recipe.yaml", "--output-dir", folder, home=home, token=TOKEN)
+    assert ran.code == 0, ran.err
+    pushed(worker, folder, tmp_path)
+    files = hub.files("alice/prompt")
+    assert {"results.png", "metrics.json", "README.md"} <= set(files)
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.base_model, card.data.library_name) == ("org/base", "hf_prompting")
+    assert (card.data.pipeline_tag, card.data.license) == ("text-classification", "mit")
+    assert (card.data.language, card.data.datasets) == (["en", "zh"], ["alice/reviews"])
+    metrics = json.loads(files["metrics.json"])
+    best = next(seed for seed in metrics["seeds"] if seed["seed"] == metrics["saved_seed"])
+    measured = {one.metric_type: one.metric_value for one in card.data.eval_results or []}
+    assert measured == {name: round(value, 4) for name, value in best["test"].items() if name in card.data.metrics}
+    for said in (
+        commit,
+        "mean ± standard deviation",
+        "{soft:3}Review",
+        "(results.png)",
+        'model="alice/prompt"',
+        "torch",
+    ):
+        assert said in card.content, said
+    for name, content in files.items():
+        assert TOKEN.encode() not in content and str(tmp_path).encode() not in content, name
+    assert worker.command("predict", "alice/prompt", "--text", "great", home=tmp_path / "reader").code == 0
 
 
 def test_a_missing_base_names_the_base_and_the_ways_out(
