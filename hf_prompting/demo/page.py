@@ -34,7 +34,7 @@ def build_page(classifier: Classifier, about: About) -> gr.Blocks:
         >>> build_page(classifier, about).title  # doctest: +SKIP
         'movie-reviews-soft-prompt'
     """
-    # Uploads and results are deleted after a day, and when the page is opened again.
+    # Looked at each hour: uploads and results older than a day are deleted.
     with gr.Blocks(title=about.title, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.HTML(head_html(about), elem_id="about")
         with gr.Tab(I18N("hfp_one")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ def serve(
         >>> serve("outputs/movie-reviews-soft-prompt")  # doctest: +SKIP
     """
     classifier = load_classifier(folder, base_model=base_model)
-    page = build_page(classifier, about_prompt(folder, classifier.model.config, classifier.template, examples))
-    print(f"Open {launch(page, host=host, port=port)} in a browser; Ctrl-C ends it", flush=True)
-    page.block_thread()
+    about = about_prompt(folder, classifier.model.config, classifier.template, examples)
+    with tempfile.TemporaryDirectory(prefix="hf_prompting_demo_") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # for this user's eyes only, and gone at the end
+        page = build_page(classifier, about)
+        print(f"Open {launch(page, host=host, port=port)} in a browser; Ctrl-C ends it", flush=True)
+        page.block_thread()
 
 
 def launch(page: gr.Blocks, *, host: str | None = LOCALHOST, port: int | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -49,7 +50,11 @@ def opened_browser() -> Iterator[Browser]:
 
 @contextmanager
 def served_demo(folder: Path, *arguments: object, watch_file: Path | None = None) -> Iterator[str]:
-    """Run ``hf-prompting demo FOLDER`` and give the page's address; what it prints must be that one line."""
+    """Run ``hf-prompting demo FOLDER`` and give the page's address; what it prints must be that one line.
+
+    With ``watch_file``, every address off this machine that the process wants to reach is written there, and when
+    Ctrl-C has ended it none of its temporary files may be left.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -57,6 +62,8 @@ def served_demo(folder: Path, *arguments: object, watch_file: Path | None = None
         (watch_file.parent / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
         environment["PYTHONPATH"] = f"{watch_file.parent}{os.pathsep}{ROOT}"
         environment["WATCH_FILE"] = str(watch_file)
+        environment["TMPDIR"] = str(watch_file.parent / "temporary")
+        (watch_file.parent / "temporary").mkdir()
         watch_file.touch()
     command = [sys.executable, "-m", "hf_prompting", "demo", folder, "--port", port, *arguments]
     with subprocess.Popen([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True) as demo:
@@ -66,7 +73,10 @@ def served_demo(folder: Path, *arguments: object, watch_file: Path | None = None
             assert line == f"Open http://127.0.0.1:{port}/ in a browser; Ctrl-C ends it\n", line
             yield f"http://127.0.0.1:{port}/"
         finally:
-            demo.terminate()
+            demo.send_signal(signal.SIGINT)
+    if watch_file is not None:
+        left = [path for path in (watch_file.parent / "temporary").rglob("*") if path.is_file()]
+        assert left == [], left
 
 
 def classify(page: Page, text: str) -> None:
