@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hf_prompting.bases import BaseModelSource, GgufFile, PackageFile, load_base_model, load_base_tokenizer
-from hf_prompting.processes import one_first
+from hf_prompting.processes import one_first, shards_weights
 from hf_prompting.recipe.schema import BaseModelSection
+from hf_prompting.training.sharding import one_embedding_module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,4 +35,6 @@ def load_base(section: BaseModelSection) -> Base:
     with one_first():
         model = load_base_model(source, task=section.task, trust_remote_code=section.trust_remote_code)
         tokenizer = load_base_tokenizer(source, trust_remote_code=section.trust_remote_code)
+    if shards_weights():
+        one_embedding_module(model)
     return Base(model=model, tokenizer=tokenizer)

@@ -27,6 +27,7 @@ from hf_prompting.artifacts import (
 from hf_prompting.bases import fingerprint_base
 from hf_prompting.classifier import PromptClassifierConfig, PromptForSequenceClassification
 from hf_prompting.data import tokenize_rows
+from hf_prompting.errors import RecipeError
 from hf_prompting.evaluation import Report, draw_run, evaluate_rows
 from hf_prompting.processes import agreed, is_main_process, one_first, shards_weights
 from hf_prompting.recipe.base import Base, load_base
@@ -112,6 +113,7 @@ def run_recipe(
             checked = check_recipe(read)
         say(f"load {checked.recipe.base_model.id}")
         base = load_base(checked.recipe.base_model)
+        _refuse_unloadable_checkpoints(checked, base)
         if is_main_process():
             record = run_record(checked.recipe, _splits(checked), fingerprint_base(base.model).to_dict())
             held.enter_context(run_folder(target, record=record, resume=resume, overwrite=overwrite))
@@ -338,6 +340,14 @@ def _classifier(
     # A pipeline with truncation=True cuts to this length, that of the prompts which the folder was tuned on.
     tokenizer.model_max_length = recipe.training.max_length
     return model, tokenizer
+
+
+def _refuse_unloadable_checkpoints(checked: CheckedRecipe, base: Base) -> None:
+    if shards_weights() and checked.dev is not None and base.model.config.is_encoder_decoder:
+        raise RecipeError(
+            "an encoder-decoder whose weights are split over processes cannot go back to its best checkpoint (PyTorch "
+            "cannot load one embedding under three names); set data.dev=null, or use DDP"
+        )
 
 
 def _splits(checked: CheckedRecipe) -> dict[str, Any]:

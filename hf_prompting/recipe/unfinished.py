@@ -27,7 +27,8 @@ from hf_prompting.training import is_whole, newest_whole_checkpoint, seal_folder
 RECORD = "run.json"
 RESULT = "result.json"
 GO_ON = "run the same command again with --resume to go on, or with --overwrite to begin anew"
-TORCH_SAVE_FAILURES = ("iostream", "PytorchStreamWriter", "unexpected pos")  # how torch.save words a full disk
+# How torch.save and the Rust libraries word a full disk, in errors of no particular class.
+WRITE_FAILURES = ("iostream", "PytorchStreamWriter", "unexpected pos", "(os error ")
 
 
 def unfinished_folder(target: Path) -> Path:
@@ -97,10 +98,9 @@ def run_folder(target: Path, *, record: Mapping[str, Any], resume: bool, overwri
         raise Interrupted(getattr(error, "signal", signal.SIGINT), f"interrupted; {how}") from None
     except HfPromptingError:
         raise
-    except (OSError, SafetensorError) as error:
-        raise _not_written(folder, error) from error
-    except RuntimeError as error:
-        if any(word in str(error) for word in TORCH_SAVE_FAILURES):
+    except Exception as error:
+        is_writing = isinstance(error, OSError | SafetensorError) or any(word in str(error) for word in WRITE_FAILURES)
+        if is_writing:
             raise _not_written(folder, error) from error
         raise
     finally:
@@ -178,7 +178,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 def _refuse_other_run(folder: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     before, after = _flat(earlier), _flat(now)
     changed = [
-        f"{name.removeprefix('recipe.')} was {before.get(name)!r} and is {after.get(name)!r}"
+        f"{name.removeprefix('recipe.')} was {before.get(name)!r:.60} and is {after.get(name)!r:.60}"
         for name in sorted({**before, **after})
         if before.get(name) != after.get(name)
     ]

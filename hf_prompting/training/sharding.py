@@ -9,9 +9,10 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import SGD
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from hf_prompting.processes import shards_weights
+from hf_prompting.soft_prompts.layer import input_embedding_paths
 
 
 def shard_on_cpu_too() -> None:
@@ -26,6 +27,22 @@ def shard_on_cpu_too() -> None:
     state = PartialState._shared_state  # the only private thing; tests/training/test_sharding.py says when it can go
     if shards_weights() and state.get("distributed_type") == DistributedType.MULTI_CPU:
         state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def one_embedding_module(model: PreTrainedModel) -> None:
+    """Let encoder and decoder call the very same embedding module, in place, before FSDP2 splits the weights.
+
+    T5, BART and ``seq2seq`` hold three modules with one weight; FSDP2 gathers a weight for the module that it knows it
+    by, and refuses to know it by several. Nothing else changes, neither results nor the names in saved files.
+
+    Args:
+        model: with one embedding for both sides; for others there is nothing to do.
+    Example:
+        >>> one_embedding_module(model)  # doctest: +SKIP
+    """
+    embedding = model.get_input_embeddings()
+    for path in input_embedding_paths(model):
+        model.set_submodule(path, embedding)
 
 
 def split_for_measuring(trainer: Trainer) -> None:

@@ -89,7 +89,8 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(r
         pytest.skip("this system lets nobody mount a small disk")
     report = play("disk", recipe, tmp_path, before=OWN_MOUNTS)
     failed = [size for size, found in report.items() if size != "read-only" and found["code"]]
-    assert {"40", "300"} <= set(failed)
+    assert len(failed) >= 4
+    assert any("--resume" in report[size]["said"].splitlines()[-1] for size in failed)
     for size in failed:
         assert report[size]["code"] == 2, report[size]["said"]
         error = report[size]["said"].splitlines()[-1]
