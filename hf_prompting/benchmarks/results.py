@@ -159,6 +159,19 @@ def result_table(title: str, measures: Sequence[Measure]) -> Table:
     return table
 
 
+def write_table(file: Path, title: str, measures: Sequence[Measure]) -> None:
+    """Write the result as a Markdown table, for a page to link to."""
+    lines = [f"# {title}", "", "| measure | against | measured | bar | |", "|---|---|---|---|---|"]
+    for measure in measures:
+        bar = "" if measure.bar is None else shown(measure.bar.value, measure.unit)
+        verdict = f"**{measure.verdict}**" if measure.verdict == "missed" else measure.verdict
+        value = "" if math.isnan(measure.value) else shown(measure.value, measure.unit)
+        note = " ".join(measure.note.split()).replace("|", "/")
+        cells = (measure.name, measure.against, value, bar, f"{verdict}{'; ' if verdict and note else ''}{note}")
+        lines.append(f"| {' | '.join(cells)} |")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def shown(value: float, unit: str) -> str:
     """Word a number with its unit.
 

@@ -6,6 +6,7 @@ BART's bias) stays the model's own code; only the matrix product with the V x H 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,10 @@ from hf_prompting.errors import BaseModelError
 
 _CHUNK_LOGITS = 2**23  # logits held at a time for the normaliser: bounds its memory
 _MIN_CHUNK = 1024  # rows of the head; fewer would not fill a matrix product
+
+
+# Head and attention of a base are exchanged while it scores: threads that share one (a server's) must take turns.
+one_at_a_time = threading.RLock()
 
 
 class HeadTap:

@@ -30,6 +30,7 @@ from hf_prompting.checksums import SealsWhatItSaves, verify_pretrained
 from hf_prompting.classifier.answers import SCORERS, AnswerSlot, WordScorer
 from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
+from hf_prompting.classifier.label_head import one_at_a_time
 from hf_prompting.classifier.remote_code import write_remote_code
 from hf_prompting.errors import (
     ArtifactError,
@@ -147,7 +148,8 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
             )
         self._check_soft_tokens(input_ids)
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        word_scores_BN = SCORERS[self.config.base_task](self.scorer, input_ids, keep)
+        with one_at_a_time:
+            word_scores_BN = SCORERS[self.config.base_task](self.scorer, input_ids, keep)
         scores_BCW, is_word_CW = pad_words(word_scores_BN, self.word_counts)
         logits = AGGREGATIONS[self.config.aggregation](scores_BCW, is_word_CW, self.word_weights)
         loss = None if labels is None else self._loss(logits, labels, kwargs.get("num_items_in_batch"))

@@ -14,7 +14,7 @@ from hf_prompting.errors import BenchmarkError
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and memory against other libraries, on this machine.")
 
 Settings = Annotated[Path, typer.Option("--settings", help="YAML file that says what to measure.")]
-OutputDir = Annotated[Path, typer.Option("--output-dir", help="Folder for the JSON and the picture.")]
+OutputDir = Annotated[Path, typer.Option("--output-dir", help="Folder for JSON, table and picture.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="The file's smoke section: for breakage, not for time.")]
 
 
@@ -47,7 +47,7 @@ def prompt(
         from hf_prompting.benchmarks.picture import draw_ratios
         from hf_prompting.benchmarks.prompt import measure_prompts, settings_without_paths
         from hf_prompting.benchmarks.prompt_settings import PromptBenchmark
-        from hf_prompting.benchmarks.results import result_table, write_json
+        from hf_prompting.benchmarks.results import result_table, write_json, write_table
         from hf_prompting.recipe.reader import read_recipe_as
 
         read = read_recipe_as(PromptBenchmark, settings, smoke=smoke).recipe
@@ -62,6 +62,7 @@ def prompt(
             output_dir / "prompt.json", machine=machine, settings=settings_without_paths(read), measures=measures
         )
         title = f"{machine['cpu']}, {machine['threads']} threads"
+        write_table(output_dir / "prompt.md", f"hf-prompting bench prompt: {title}", measures)
         draw_ratios(output_dir / "prompt.png", measures, title=title)
         Console().print(result_table(f"bench prompt: {title}", measures))
         print(f"Written to {output_dir}")
@@ -88,7 +89,7 @@ def seq2seq(
 
         from hf_prompting.benchmarks.machine import describe_machine
         from hf_prompting.benchmarks.picture import draw_ratios
-        from hf_prompting.benchmarks.results import result_table, write_json
+        from hf_prompting.benchmarks.results import result_table, write_json, write_table
         from hf_prompting.benchmarks.seq2seq import measure_seq2seq, settings_of
 
         console = Console(stderr=True)
@@ -100,6 +101,7 @@ def seq2seq(
         machine, settings = describe_machine(), settings_of(smoke=smoke)
         write_json(output_dir / "seq2seq.json", machine=machine, settings=settings, measures=measures)
         title = f"{machine['cpu']}, {machine['threads']} threads"
+        write_table(output_dir / "prompt.md", f"hf-prompting bench prompt: {title}", measures)
         draw_ratios(output_dir / "seq2seq.png", measures, title=title)
         Console().print(result_table(f"bench seq2seq: {title}", measures))
         print(f"Written to {output_dir}")

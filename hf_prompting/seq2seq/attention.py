@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -112,6 +113,8 @@ class Seq2SeqTransformerAttention(nn.Module):
                 key, value = cache.update(key, value, self.layer_idx)
         else:
             key, value = self._keys_of_encoder(key_value_states, past_key_values)
+        if position_bias is not None and position_bias.shape[1] != query.shape[1]:
+            position_bias = self._bias_of_own_heads(position_bias, query.shape[1])
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
@@ -131,6 +134,12 @@ class Seq2SeqTransformerAttention(nn.Module):
     def _heads(self, states: Tensor) -> Tensor:
         """(B, T, heads * D) -> (B, heads, T, D)."""
         return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+    def _bias_of_own_heads(self, position_bias: Tensor, num_heads: int) -> Tensor:
+        """(1, all heads, T, S) -> (1, own heads, T, S) where tensor parallelism has given this device some heads."""
+        mesh = cast(DTensor, self.q_proj.weight).device_mesh
+        place = mesh.get_local_rank("tp" if "tp" in (mesh.mesh_dim_names or ()) else None)
+        return position_bias.narrow(1, place * num_heads, num_heads)
 
     def _keys_of_encoder(self, states: Tensor, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
         """Project the encoder's states once per generation; later steps read the cache."""

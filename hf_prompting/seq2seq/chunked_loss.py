@@ -46,7 +46,7 @@ def states_loss(
         dtype = torch.get_autocast_dtype(states.device.type)
         states, weight = states.to(dtype), weight.to(dtype)
     counted = labels != IGNORED
-    total: Tensor = _ChunkedCrossEntropy.apply(states[counted], weight, labels[counted])
+    total: Tensor = _ChunkedCrossEntropy.apply(states[counted], weight, labels[counted])  # type: ignore[no-untyped-call]
     return mean_of_items(total, labels, num_items_in_batch)
 
 
@@ -99,7 +99,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         states_gradient, weight_gradient = ctx.saved_tensors
         return (

@@ -37,7 +37,7 @@ def dropout(states: Tensor, rate: float, *, training: bool) -> Tensor:
         return states
     if not _is_ours(states):
         return F.dropout(states, rate, training=True)
-    dropped: Tensor = _Dropout.apply(states, rate)
+    dropped: Tensor = _Dropout.apply(states, rate)  # type: ignore[no-untyped-call]
     return dropped
 
 
@@ -53,7 +53,7 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
         [[1.0, 2.0]]
     """
     if _is_ours(states):
-        normed: Tensor = _RMSNorm.apply(states, weight, eps)
+        normed: Tensor = _RMSNorm.apply(states, weight, eps)  # type: ignore[no-untyped-call]
         return normed
     if states.dtype == torch.float32 == weight.dtype:
         return F.rms_norm(states, (states.shape[-1],), weight, eps)
@@ -93,10 +93,11 @@ class _RMSNorm(torch.autograd.Function):
         factor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
         normed = wide * factor
         ctx.save_for_backward(normed, factor, weight)
-        return weight * normed.to(states.dtype)
+        scaled: Tensor = weight * normed.to(states.dtype)
+        return scaled
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         """With y = x f: dL/dx = f (g w - y mean(g w y)), dL/dw = sum of g y."""
         normed, factor, weight = ctx.saved_tensors

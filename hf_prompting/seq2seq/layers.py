@@ -91,6 +91,20 @@ class Seq2SeqTransformerFeedForward(nn.Module):
         return outer
 
 
+def clamp_infinities(states: Tensor) -> Tensor:
+    """Return float16 states in which a sum that grew too large is the largest number, not infinite.
+
+    T5's checkpoints were trained in bfloat16 and reach beyond float16; the margin of 1,000 is that of transformers.
+
+    Example:
+        >>> clamp_infinities(torch.tensor([1.0, float("inf")], dtype=torch.float16)).tolist()
+        [1.0, 64512.0]
+    """
+    largest = torch.finfo(states.dtype).max
+    limit = torch.where(states.isinf().any(), largest - 1000, largest)
+    return states.clamp(min=-limit, max=limit)
+
+
 class _ResidualLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     """A layer whose blocks are added to what they read, with the norm on the side that the configuration names."""
 
@@ -103,6 +117,8 @@ class _ResidualLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         """``x + block(norm(x))``, or ``norm(x + block(x))``."""
         output = block(norm(hidden_states) if self.pre_norm else hidden_states)
         summed = hidden_states + dropout(output, self.dropout, training=self.training)
+        if summed.dtype == torch.float16:
+            summed = clamp_infinities(summed)
         normed: Tensor = summed if self.pre_norm else norm(summed)
         return normed
 

@@ -47,6 +47,7 @@ _TENSOR_PARALLEL = {
     "up_proj": "colwise",
     "down_proj": "rowwise",
     "lm_head": "colwise_gather_output",
+    "buckets": "replicated_with_grad_allreduce",  # each device reads the relative biases of its own heads
 }
 
 
@@ -85,15 +86,13 @@ class Seq2SeqTransformerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     def init_parallel_plans(self) -> None:
         """Add the tensor-parallel plan, which depends on the switches and so cannot stand in the class.
 
-        None with relative positions: their bias is not split by heads. The FSDP plan of every configuration names the
-        parts of one stack; where they are not parts of this model, it would only warn.
+        The FSDP plan of every configuration names the parts of one stack; where they are not parts of this model, it
+        would only warn.
         """
         super().init_parallel_plans()
         self._fsdp_plan = {
             rule: style for rule, style in self._fsdp_plan.items() if hasattr(self, rule.partition(".")[0])
         }
-        if self.config.position_type == "relative":
-            return
         for name, _ in self.named_modules():
             style = _TENSOR_PARALLEL.get(name.rpartition(".")[2])
             if style is not None:

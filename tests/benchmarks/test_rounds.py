@@ -11,7 +11,7 @@ import pytest
 
 from hf_prompting.benchmarks.machine import describe_machine
 from hf_prompting.benchmarks.picture import draw_ratios
-from hf_prompting.benchmarks.results import Bar, Measure, agree, ratio, write_json
+from hf_prompting.benchmarks.results import Bar, Measure, agree, ratio, write_json, write_table
 from hf_prompting.benchmarks.rounds import Contender, Timing, take_turns
 from hf_prompting.errors import BenchmarkError
 
@@ -69,6 +69,12 @@ def test_a_result_is_written_whole(tmp_path: Path) -> None:
     read = json.loads((tmp_path / "a" / "b.json").read_text())
     assert [measure["value"] for measure in read["measures"]] == [4.0, 0.5, None]
     assert read["measures"][2]["contenders"][1]["error"] == "no such library"
+    write_table(tmp_path / "b.md", "toys", [met, missed, absent])
+    lines = (tmp_path / "b.md").read_text(encoding="utf-8").splitlines()
+    assert lines[4:6] == [
+        "| step | b | 4.00 times | 4.00 times | met |",
+        "| memory | b | 50.0 % | 45.0 % | **missed** |",
+    ]
     draw_ratios(tmp_path / "b.png", [met, missed, absent], title="toys")
     assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"
 

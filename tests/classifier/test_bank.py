@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_tasks_come_and_go_while_it_runs(base_of: Base, saved: Any) -> None:
     both = bank.classify([("sentiment", row[1]), row])
     assert list(both[0]["scores"].values()) == pytest.approx(tasks["sentiment"][1][0].tolist(), abs=1e-5)
     assert list(both[1]["scores"].values()) == pytest.approx(list(before[0]["scores"].values()), abs=1e-5)
+
+
+def test_threads_share_a_bank(base_of: Base, saved: Any) -> None:
+    bank = bank_of(base_of("llama"), saved("llama"))
+    rows = [(name, {"text": text}) for text in TEXTS for name in TASKS]
+    expected = [bank.classify([row]) for row in rows]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: bank.classify([row]), rows * 4))
+    assert found == expected * 4
 
 
 def test_soft_ids_of_tasks_are_disjoint(base_of: Base, saved: Any) -> None:

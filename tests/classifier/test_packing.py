@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from classifier_parts import TEXTS, classifier, scores
 from peft import LoraConfig, get_peft_model
 from test_answers import MULTI, PAD, SINGLE, batch, rows
 from tiny_models import CAUSAL, tiny_model
@@ -142,6 +144,16 @@ def test_the_attention_of_the_model_is_left_as_it_was() -> None:
     scorer(model).causal(*batch(PROMPTS, "left"))
     assert model.config._attn_implementation == "sdpa"
     assert model.training and all(module.training for module in model.modules())
+
+
+@torch.no_grad()
+def test_threads_share_a_classifier(base_of: Any) -> None:
+    model, tokenizer = classifier(base_of("llama"), "llama")
+    expected = [scores(model, tokenizer, [text]) for text in TEXTS]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda text: scores(model, tokenizer, [text]), TEXTS * 8))
+    for got, wanted in zip(found, expected * 8, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_a_line_by_hand() -> None:

@@ -18,7 +18,8 @@ WORKER = Path(__file__).with_name("parallel_worker.py")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("preset", "how"), [("modern", "tensor"), ("vanilla", "tensor"), ("modern", "fsdp"), ("t5", "fsdp")]
+    ("preset", "how"),
+    [("modern", "tensor"), ("vanilla", "tensor"), ("t5", "tensor"), ("modern", "fsdp"), ("t5", "fsdp")],
 )
 def test_two_processes_give_the_logits_of_one(preset: str, how: str, tmp_path: Path) -> None:
     tiny_model(preset).save_pretrained(tmp_path)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_seq2seq import PRESETS, some_ids, tiny_model
 from torch import nn
-from transformers import CompileConfig
+from transformers import CompileConfig, T5Config, T5ForConditionalGeneration
 
-from hf_prompting.seq2seq import Seq2SeqTransformerModel
+from hf_prompting.seq2seq import Seq2SeqTransformerModel, from_t5
 from hf_prompting.seq2seq.positions import sinusoidal_positions
 
 COMPILED_PRESETS = pytest.mark.parametrize(  # tracing takes seconds
@@ -204,3 +204,31 @@ def test_a_decoding_step_with_a_static_cache_compiles_to_one_graph(preset: str) 
     found = model.generate(ids, **options, cache_implementation="static", compile_config=compiling).tolist()
     assert found == expected
     assert hasattr(model, "_compiled_call")
+
+
+@pytest.mark.parametrize("preset", ["modern", "t5"])
+def test_states_too_large_for_float16_stay_finite(preset: str) -> None:
+    model, ids = tiny_model(preset, dropout=0.0), some_ids()
+    with torch.no_grad():
+        for side in (model.model.encoder, model.model.decoder):
+            side.layers[0].mlp.down_proj.weight.fill_(2e4)
+    model = model.half()
+    states = []
+    model.model.encoder.layers[0].register_forward_hook(lambda module, inputs, output: states.append(output))
+    with torch.no_grad():
+        output = model(ids, labels=ids)
+    assert states[0].abs().max().item() == 64512  # the nearest number to 65504 - 1000
+    assert output.logits.isfinite().all() and output.loss.isfinite()
+
+
+def test_float16_of_an_overflowing_t5_is_that_of_transformers() -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 99}
+    peer = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).eval()
+    with torch.no_grad():
+        peer.encoder.block[0].layer[-1].DenseReluDense.wo.weight.fill_(2e4)
+    model, peer, ids = from_t5(peer).half(), peer.half(), some_ids()
+    with torch.no_grad():
+        expected, found = (one(ids, decoder_input_ids=ids).logits for one in (peer, model))
+    assert expected.isfinite().all()
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
