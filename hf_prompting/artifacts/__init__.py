@@ -3,7 +3,7 @@
 from hf_prompting.artifacts.folder import atomic_folder, refuse_existing
 from hf_prompting.artifacts.lock import output_lock
 from hf_prompting.artifacts.model_card import CardContents, model_card, write_card
-from hf_prompting.artifacts.push import Pushed, push_folder
+from hf_prompting.artifacts.push import Pushed, push_folder, push_space
 from hf_prompting.artifacts.versions import installed_versions
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "model_card",
     "output_lock",
     "push_folder",
+    "push_space",
     "refuse_existing",
     "write_card",
 ]

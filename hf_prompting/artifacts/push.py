@@ -87,6 +87,33 @@ def push_folder(
         return _upload(copy, repo_id, private=private, branch=branch, commit_message=commit_message)
 
 
+def push_space(
+    space: Path, repo_id: str, *, private: bool = False, branch: str | None = None, commit_message: str
+) -> Pushed:
+    """Push the folder of a Space (``demo.write_space``) to a Space of that name.
+
+    Args:
+        space: holds ``app.py``, ``requirements.txt``, ``README.md`` and what they need; all of it is pushed.
+        repo_id: ``user/name``; made if it does not exist.
+        private: make it private. An existing public Space is refused rather than published into.
+        branch: branch to push to; made from the main one if it does not exist.
+        commit_message: of the one commit that is made.
+    Returns:
+        Where it is now.
+    Raises:
+        ArtifactError: a private path or a token is in the copied prompt; nothing was sent.
+        HubError: the Hub refused it or could not be reached; the branch is as it was before.
+    Example:
+        >>> push_space(Path("my-space"), "me/try-my-prompt", commit_message="Try my prompt")  # doctest: +SKIP
+    """
+    _check_id(repo_id)
+    if constants.HF_HUB_OFFLINE:
+        raise HubError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it")
+    for folder in [space, *(file.parent for file in space.glob("*/config.json"))]:
+        check_nothing_private(folder)
+    return _upload(space, repo_id, kind="space", private=private, branch=branch, commit_message=commit_message)
+
+
 def prepare(folder: Path, copy: Path, *, repo_id: str, base_model: str | None = None) -> None:
     """Copy what is to be published, with the base model's Hub id and a model card that names the repository.
 
@@ -153,18 +180,20 @@ def _card_of(config: PromptClassifierConfig, *, name: str) -> CardContents:
     )
 
 
-def _upload(folder: Path, repo_id: str, *, private: bool, branch: str | None, commit_message: str) -> Pushed:
+def _upload(
+    folder: Path, repo_id: str, *, kind: str = "model", private: bool, branch: str | None, commit_message: str
+) -> Pushed:
     api = HfApi(library_name="hf_prompting")
+    sdk = "gradio" if kind == "space" else None
     try:
-        made = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        made = api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private or None, exist_ok=True)
         repo_id = made.repo_id
-        if private and not api.model_info(repo_id).private:
+        if private and not api.repo_info(repo_id, repo_type=kind).private:
             raise HubError(f"{repo_id} exists and is public; make it private in its settings, or choose another id")
         if branch is not None:
-            api.create_branch(repo_id, branch=branch, exist_ok=True)
-        commit = api.create_commit(
-            repo_id, _operations(api, repo_id, folder, branch), commit_message=commit_message, revision=branch
-        )
+            api.create_branch(repo_id, repo_type=kind, branch=branch, exist_ok=True)
+        operations = _operations(folder, api.list_repo_files(repo_id, repo_type=kind, revision=branch))
+        commit = api.create_commit(repo_id, operations, repo_type=kind, commit_message=commit_message, revision=branch)
     except HubError:
         raise
     except Exception as error:  # the client passes errors of its HTTP library on, which are not ours to name
@@ -172,16 +201,12 @@ def _upload(folder: Path, repo_id: str, *, private: bool, branch: str | None, co
     return Pushed(repo_id=repo_id, commit=commit.oid, url=str(made))
 
 
-def _operations(api: HfApi, repo_id: str, folder: Path, branch: str | None) -> list[Any]:
+def _operations(folder: Path, there: list[str]) -> list[Any]:
     """Return what one commit does; ``upload_folder`` would make several of a large folder."""
-    names = {file.name for file in folder.iterdir()}
-    left_over = [
-        name
-        for name in api.list_repo_files(repo_id, revision=branch)
-        if fnmatch.fnmatch(name, CODE) and name not in names
-    ]
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    left_over = [name for name in there if fnmatch.fnmatch(name, CODE) and name not in files]
     return [
-        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in sorted(names)),
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()),
         *(CommitOperationDelete(path_in_repo=name) for name in left_over),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,9 @@ def push(
         bool,
         typer.Option("--with-code", help="Ship the code too: it then loads with trust_remote_code=True anywhere."),
     ] = False,
+    space: Annotated[
+        bool, typer.Option("--space", help="Push the page of `hf-prompting demo` as a Space of that name instead.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Push a saved prompt to the Hub, after checking that it is whole and holds nothing private.
@@ -43,8 +47,12 @@ def push(
     hf-prompting push outputs/movie-reviews-soft-prompt --repo-id me/movie-reviews
     hf-prompting push outputs/movie-reviews-soft-prompt --repo-id me/movie-reviews --private --branch trial
     hf-prompting push outputs/mine --repo-id me/mine --base-model me/my-base
+    hf-prompting push outputs/movie-reviews-soft-prompt --space --repo-id me/try-movie-reviews
     """
     with user_errors(debug):
+        if space:
+            _push_space(folder, repo_id, private, branch, commit_message, base_model)
+            return
         from hf_prompting.artifacts import push_folder
 
         pushed = push_folder(
@@ -57,6 +65,21 @@ def push(
             with_code=with_code,
         )
         print(f"Pushed to {pushed.url} (commit {pushed.commit[:12]})")
+
+
+def _push_space(
+    folder: Path, repo_id: str, private: bool, branch: str | None, commit_message: str, base_model: str | None
+) -> None:
+    from hf_prompting.artifacts import push_space
+    from hf_prompting.artifacts.publishable import check_whole
+    from hf_prompting.demo.space import write_space
+
+    check_whole(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        written = Path(scratch) / "space"
+        write_space(str(folder), written, base_model=base_model)
+        pushed = push_space(written, repo_id, private=private, branch=branch, commit_message=commit_message)
+    print(f"Pushed to {pushed.url} (commit {pushed.commit[:12]})")
 
 
 def export(

@@ -90,6 +90,20 @@ def test_who_may_not_push_is_told_why(
     assert said in error_line(ran)
 
 
+def test_the_page_of_a_prompt_is_pushed_as_a_space(
+    worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio")
+    ran = worker.command(
+        "push", prompt[0], "--space", "--repo-id", "alice/try-it", home=tmp_path / "author", token=TOKEN
+    )
+    assert ran.code == 0, ran.err
+    files = hub.files("alice/try-it", kind="space")
+    assert {"app.py", "requirements.txt", "README.md", "prompt/config.json", "prompt/model.safetensors"} <= set(files)
+    assert b"sdk: gradio" in files["README.md"]
+    assert ("model", "alice/try-it") not in hub.repositories
+
+
 def test_a_push_offline_is_refused(worker: Worker, prompt: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
     ran = worker.command(
         "push", prompt[0], "--repo-id", "alice/prompt", home=tmp_path / "author", token=TOKEN, offline=True
