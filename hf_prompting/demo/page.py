@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -34,20 +35,21 @@ def build_page(classifier: Classifier, about: About) -> gr.Blocks:
         >>> build_page(classifier, about).title  # doctest: +SKIP
         'movie-reviews-soft-prompt'
     """
+    turn = Lock()  # scoring swaps the head of the model for a moment, so two threads must not score at once
     # Looked at each hour: uploads and results older than a day are deleted.
     with gr.Blocks(title=about.title, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.HTML(head_html(about), elem_id="about")
         with gr.Tab(I18N("hfp_one")):
-            _one_text(classifier, about)
+            _one_text(classifier, about, turn)
         with gr.Tab(I18N("hfp_file")):
-            _several_rows(classifier, about)
+            _several_rows(classifier, about, turn)
         if about.num_soft_tokens:
             with gr.Tab(I18N("hfp_soft")):
                 _soft_tokens(classifier)
     return page
 
 
-def _one_text(classifier: Classifier, about: About) -> None:
+def _one_text(classifier: Classifier, about: About, turn: Lock) -> None:
     fields = [field.name for field in classifier.template.fields]
     with gr.Row():
         with gr.Column(scale=3):
@@ -68,7 +70,9 @@ def _one_text(classifier: Classifier, about: About) -> None:
     )
 
     def classify(*values: str | None) -> list[Any]:
-        answer = answer_texts(classifier, {name: value or "" for name, value in zip(fields, values, strict=True)})
+        row = {name: value or "" for name, value in zip(fields, values, strict=True)}
+        with turn:
+            answer = answer_texts(classifier, row)
         pieces = [(piece.text, piece.kind) for piece in answer.pieces]
         return [
             dict(answer.scores) or None,
@@ -90,7 +94,7 @@ def _one_text(classifier: Classifier, about: About) -> None:
         )
 
 
-def _several_rows(classifier: Classifier, about: About) -> None:
+def _several_rows(classifier: Classifier, about: About, turn: Lock) -> None:
     fields = [field.name for field in classifier.template.fields]
     with gr.Row():
         upload = gr.File(label=I18N("hfp_upload"), file_types=list(READERS), height=130, scale=3, elem_id="upload")
@@ -113,7 +117,8 @@ def _several_rows(classifier: Classifier, about: About) -> None:
     def score(file: str | None, *names: str, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
         if file is None:
             return [gr.update(value=problem_html("choose a file first"), visible=True), gr.update(), gr.update()]
-        answer = answer_file(classifier, Path(file), names, lambda done, total: progress((done, total)))
+        with turn:
+            answer = answer_file(classifier, Path(file), names, lambda done, total: progress((done, total)))
         results = Path(tempfile.mkdtemp(dir=results_folder.name)) / RESULTS_FILE
         results.write_text(lines_of(answer), encoding="utf-8")
         some = bool(answer.rows)

@@ -143,3 +143,19 @@ def test_a_template_of_two_fields_has_a_box_for_each_and_examples_of_both(tmp_pa
 
 def test_both_languages_have_all_words() -> None:
     assert CHINESE.keys() == ENGLISH.keys()
+
+
+def test_questions_that_come_at_once_are_answered_as_if_one_by_one(
+    client: Client, classifier: Classifier, tmp_path: Path
+) -> None:
+    texts = [f"great story {'so ' * number}it was" for number in range(12)]
+    expected = [dict(answer_texts(classifier, {"text": text}).scores) for text in texts]
+    file = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in texts * 8])
+    scored = client.submit(handle_file(file), "text", api_name="/score")
+    asked = [client.submit(text, api_name="/classify") for text in texts]
+    for job, scores in zip(asked, expected, strict=True):
+        label, *_ = job.result(timeout=60)
+        assert {row["label"]: row["confidence"] for row in label["confidences"]} == scores
+    problem, table, _ = scored.result(timeout=60)
+    assert not problem["value"]
+    assert len(table["value"]["data"]) == len(texts) * 8
