@@ -28,6 +28,7 @@ from hf_prompting.training.checkpoints import (
     drop_partial_checkpoints,
     newest_whole_checkpoint,
 )
+from hf_prompting.training.counting import CountsRowsOnce
 from hf_prompting.training.interruption import SaveBeforeStop
 from hf_prompting.training.memory import out_of_memory_says
 
@@ -99,7 +100,7 @@ def tune(
     callbacks: list[TrainerCallback] = [StopOnNonFinite(), SealCheckpoints(), stop]
     if early_stopping_patience is not None and dev is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience))
-    trainer = Trainer(
+    trainer = CountsRowsOnce(
         model=model,
         args=arguments,
         train_dataset=train,
