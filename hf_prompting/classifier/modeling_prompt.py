@@ -152,7 +152,7 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
             word_scores_BN = SCORERS[self.config.base_task](self.scorer, input_ids, keep)
         scores_BCW, is_word_CW = pad_words(word_scores_BN, self.word_counts)
         logits = AGGREGATIONS[self.config.aggregation](scores_BCW, is_word_CW, self.word_weights)
-        loss = None if labels is None else self._loss(logits, labels, kwargs.get("num_items_in_batch"))
+        loss = None if labels is None else self.mean_loss(logits, labels, kwargs.get("num_items_in_batch"))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _check_soft_tokens(self, input_ids: Tensor) -> None:
@@ -166,8 +166,14 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
                 "with the tokenizer saved with this classifier"
             )
 
-    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """Sum of the rows' weighted cross-entropies over the number of rows, so that accumulation adds up exactly."""
+    def mean_loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Sum of the rows' weighted cross-entropies over the number of rows, so that accumulation adds up exactly.
+
+        Args:
+            logits: (B, C) class scores.
+            labels: (B,) class numbers; -100 is left out.
+            num_items_in_batch: rows to divide by instead of those of this batch.
+        """
         weights = self.config.class_weights
         weights = None if weights is None else torch.tensor(weights, device=logits.device)
         smoothing = self.config.label_smoothing

@@ -22,6 +22,7 @@ from hf_prompting.processes import num_processes, one_first
 from hf_prompting.recipe.reader import RECIPE_FILE
 from hf_prompting.recipe.spreading import spread
 from hf_prompting.templates import PromptTemplate
+from hf_prompting.training import out_of_memory_says
 
 CLASSIFIER_TYPE = "prompt_classifier"
 UNLIMITED = 10**9  # tokenizers without a limit of their own say 10**30
@@ -264,7 +265,7 @@ def _first_bad_row(classifier: Classifier, chunk: list[InputRow], places: list[i
 def _scored(classifier: Classifier, prompts: list[list[int]]) -> Iterator[dict[str, Any]]:
     model = classifier.model
     encoded = classifier.tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), out_of_memory_says("lower --batch-size"):
         logits_BC = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
     for probabilities in logits_BC.float().softmax(-1).tolist():
         scores = {model.config.id2label[number]: round(value, 6) for number, value in enumerate(probabilities)}

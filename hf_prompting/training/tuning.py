@@ -31,6 +31,7 @@ from hf_prompting.training.checkpoints import (
     drop_partial_checkpoints,
     newest_whole_checkpoint,
 )
+from hf_prompting.training.counting import CountsRowsOnce
 from hf_prompting.training.interruption import SaveBeforeStop
 from hf_prompting.training.memory import out_of_memory_says
 
@@ -98,7 +99,7 @@ def tune(
         >>> tune(model, tokenizer, train=rows, dev=dev_rows, arguments=arguments).best_step  # doctest: +SKIP
         16
     """
-    trainer = Trainer(
+    trainer = CountsRowsOnce(
         model=model,
         args=arguments,
         train_dataset=train,

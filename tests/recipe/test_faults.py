@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from tiny_recipes import recipe_values, write_base, write_recipe
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("forked_runs.py")
 OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
@@ -36,7 +38,6 @@ def play(scene: str, recipe: Path, folder: Path, *numbers: int, before: tuple[st
     return report
 
 
-@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_an_unbroken_one(recipe: Path, tmp_path: Path) -> None:
     report = play("killed", recipe, tmp_path, 20, 12)
     assert report["killed"] >= 20
@@ -83,7 +84,6 @@ def can_mount(folder: Path) -> bool:
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(recipe: Path, tmp_path: Path) -> None:
     if not can_mount(tmp_path):
         pytest.skip("this system lets nobody mount a small disk")

@@ -126,6 +126,7 @@ def test_finished_seeds_and_zero_shot_are_not_repeated(
     assert not names & {"manifest.json", "result.json"}
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_done_again(tmp_path: Path, base: Path, work: Path, whole: RunResult) -> None:
     interrupted(tmp_path, base, "checkpoints-1/checkpoint-8")
     unfinished = work / "outputs" / ".tiny.unfinished"
@@ -174,11 +175,13 @@ def test_an_unfinished_run_is_neither_repeated_nor_thrown_away_unasked(tmp_path:
         run(tmp_path, base, resume=True)
 
 
+@pytest.mark.slow
 def test_resume_begins_where_nothing_was_begun(tmp_path: Path, base: Path, work: Path) -> None:
     assert run(tmp_path, base, resume=True).metrics["seeds"]
     assert [entry.name for entry in (work / "outputs").iterdir()] == ["tiny"]
 
 
+@pytest.mark.slow
 def test_a_run_that_replaces_a_folder_may_be_cut_and_resumed_too(tmp_path: Path, base: Path, work: Path) -> None:
     run(tmp_path, base, "training.learning_rate=0.001")
     before = (work / "outputs" / "tiny" / "model.safetensors").read_bytes()

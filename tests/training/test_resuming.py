@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "epochs, stopped early": {"best_by": "accuracy", "learning_rate": 1e-12, "max_steps": 30},
     "no dev rows": {"eval_steps": 2, "best_by": None},
 }
+OTHERS = ("steps", "epochs, stopped early")
 
 
 class Cut(BaseException):
@@ -106,7 +107,10 @@ def assert_same(one: tuple[Tuning, dict[str, Tensor]], other: tuple[Tuning, dict
         assert torch.equal(value, other[1][name]), name
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    ["steps, each of two batches", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS), "no dev rows"],
+)
 def test_a_training_that_was_cut_ends_to_the_last_bit_as_if_it_was_not(tmp_path: Path, name: str) -> None:
     whole = tuned(tmp_path / "whole", **SETTINGS[name])
     for cut_at in (2, 6):
@@ -116,13 +120,17 @@ def test_a_training_that_was_cut_ends_to_the_last_bit_as_if_it_was_not(tmp_path:
         assert_same(tuned(folder, resume=True, **SETTINGS[name]), whole)
 
 
-@pytest.mark.parametrize("name", ["steps", "epochs, stopped early", "no dev rows"])
+@pytest.mark.parametrize(
+    "name",
+    ["epochs, stopped early", *(pytest.param(name, marks=pytest.mark.slow) for name in ("steps", "no dev rows"))],
+)
 def test_a_training_that_was_cut_after_its_last_step_makes_no_step_more(tmp_path: Path, name: str) -> None:
     settings = {**SETTINGS[name], **({"eval_steps": 1} if name == "no dev rows" else {})}
     whole = tuned(tmp_path, **settings)
     assert_same(tuned(tmp_path, resume=True, cut_at=1, **settings), whole)
 
 
+@pytest.mark.slow
 def test_a_training_may_be_cut_again_and_again(tmp_path: Path) -> None:
     settings = {"eval_steps": 1, "max_steps": 4}
     whole = tuned(tmp_path / "whole", **settings)
@@ -132,6 +140,7 @@ def test_a_training_may_be_cut_again_and_again(tmp_path: Path) -> None:
     assert_same(tuned(tmp_path / "cut", resume=True, **settings), whole)
 
 
+@pytest.mark.slow
 def test_a_moved_folder_still_ends_with_the_best_moment(tmp_path: Path) -> None:
     whole = tuned(tmp_path / "whole", eval_steps=1)
     with pytest.raises(Cut):
@@ -140,6 +149,7 @@ def test_a_moved_folder_still_ends_with_the_best_moment(tmp_path: Path) -> None:
     assert_same(tuned(tmp_path / "there", resume=True, eval_steps=1), whole)
 
 
+@pytest.mark.slow
 def test_without_resume_a_training_begins_anew_and_deletes_no_whole_checkpoint_first(tmp_path: Path) -> None:
     whole = tuned(tmp_path, eval_steps=1)
     assert_same(tuned(tmp_path, eval_steps=1), whole)
