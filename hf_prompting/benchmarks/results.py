@@ -153,7 +153,7 @@ def result_table(title: str, measures: Sequence[Measure]) -> Table:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for measure in measures:
         bar = "" if measure.bar is None else shown(measure.bar.value, measure.unit)
-        verdict = measure.verdict + (f": {measure.note}" if measure.note else "")
+        verdict = ": ".join(filter(None, (measure.verdict, measure.note)))
         value = "" if math.isnan(measure.value) else shown(measure.value, measure.unit)
         table.add_row(escape(measure.name), escape(measure.against), value, bar, escape(verdict))
     return table

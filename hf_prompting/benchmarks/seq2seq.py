@@ -22,7 +22,7 @@ SIZES: dict[str, Any] = {
     "learning_rate": 1e-4,
 }
 SMOKE_SIZES: dict[str, Any] = {**SIZES, "width": 32, "layers": 1, "inner": 64, "vocabulary": 99, "num_tokens": 8}
-OURS, OURS_WITHOUT_GATE = "hf_prompting", "hf_prompting, no gate"
+OURS, OURS_WITHOUT_GATE, HOLDING = "hf_prompting", "hf_prompting, no gate", "hf_prompting, scores held"
 TRAINED = ("BART", "T5", "torch.nn.Transformer")
 GENERATING = ("BART", "T5")
 # Name of a generation -> how many texts at once, beams, calls a round, and whether it is measured compiled too.
@@ -49,6 +49,7 @@ def measure_seq2seq(*, smoke: bool, say: Callable[[str], None] = lambda text: No
     settings = settings_of(smoke=smoke)
     rounds = Rounds(settings["num_rounds"], settings["num_warmup"], say)
     yield from _training({**settings, "batch_size": 16}, rounds)
+    yield from _parts({**settings, "batch_size": 16}, rounds)
     for name, how in settings["generations"].items():
         eager = yield from _eager({**settings, **how, "compiled": False}, name, rounds)
         if how["compile"]:
@@ -63,10 +64,10 @@ def settings_of(*, smoke: bool) -> dict[str, Any]:
         256
     """
     if not smoke:
-        return {**SIZES, "num_rounds": 5, "num_warmup": 1, "num_steps": 3, "generations": GENERATIONS}
+        return {**SIZES, "num_rounds": 5, "num_warmup": 1, "num_steps": 3, "num_turns": 60, "generations": GENERATIONS}
     first = next(iter(GENERATIONS))
     generations = {first: {**GENERATIONS[first], "compile": False}}
-    return {**SMOKE_SIZES, "num_rounds": 1, "num_warmup": 0, "num_steps": 1, "generations": generations}
+    return {**SMOKE_SIZES, "num_rounds": 1, "num_warmup": 0, "num_steps": 1, "num_turns": 2, "generations": generations}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Rounds:
 
 
 def _training(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
-    rivals = [_contender(name, "training", settings) for name in (OURS, OURS_WITHOUT_GATE, *TRAINED)]
+    rivals = [_contender(name, "training", settings) for name in (OURS, OURS_WITHOUT_GATE, HOLDING, *TRAINED)]
     limit = Contender(name="matrix product", file=_FILE, function="matrix", settings={"seconds": 0.5})
     found = rounds.turns("training step", [*rivals, limit])
     rate = found.pop(limit.name).facts["rate"]
@@ -96,6 +97,7 @@ def _training(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
     fastest = _fastest(found, TRAINED)
     yield _faster("training step", found[OURS], fastest, timings, _TRAINING_BAR)
     yield _faster("training step, feed-forward without gate", found[OURS_WITHOUT_GATE], fastest, (), None)
+    yield _faster("training step, scores of the vocabulary not held", found[OURS], found[HOLDING], (), None)
     lightest = min((found[name] for name in TRAINED), key=lambda timing: timing.peak_bytes)
     yield Measure(
         name="training step, peak memory of the process",
@@ -103,7 +105,8 @@ def _training(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
         value=found[OURS].peak_bytes / lightest.peak_bytes,
         unit="share",
         bar=Bar(1.0, at_least=False),
-        note=f"{found[OURS].peak_bytes / 1e6:.0f} MB",
+        details={name: timing.peak_bytes for name, timing in found.items()},
+        note=f"{found[OURS].peak_bytes / 1e6:.0f} MB; {found[HOLDING].peak_bytes / 1e6:.0f} MB with scores held",
     )
     shares = {timing.name: timing.facts["operations"] / timing.median / rate for timing in timings}
     yield Measure(
@@ -114,6 +117,20 @@ def _training(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
         details={"shares": shares, "matrix_rate": rate, "operations": found[OURS].facts["operations"]},
         note=f"products with weights only; {fastest.name}: {100 * shares[fastest.name]:.0f} %",
     )
+
+
+def _parts(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
+    contender = Contender(
+        name="parts", file=_FILE.with_name("encoder_decoder_parts.py"), function="parts", settings=settings
+    )
+    for name, seconds in rounds.turns("parts", [contender])["parts"].facts.items():
+        yield Measure(
+            name=f"part: {name}",
+            against=f"torch, {1e3 * seconds['theirs']:.2f} ms",
+            value=seconds["theirs"] / seconds["ours"],
+            details=seconds,
+            note=f"{1e3 * seconds['ours']:.2f} ms",
+        )
 
 
 def _eager(settings: Mapping[str, Any], name: str, rounds: Rounds) -> Generator[Measure, None, Timing]:

@@ -67,9 +67,15 @@ class PackedRows:
         line: Tensor = _ToLine.apply(columns_BTHD.flatten(0, 1), self.places_S)  # type: ignore[no-untyped-call]
         return line
 
-    def mask(self, window: int | None) -> Tensor:
-        """Tell which keys a token attends to: the shared beginning, then the row's own. -> (B, 1, T, P + T) bool"""
+    def mask(self, window: int | None) -> Tensor | None:
+        """Tell which keys a token attends to: the shared beginning, then the row's own. -> (B, 1, T, P + T) bool
+
+        None where that is all before it: rows of one length without padding, sharing, tree or window.
+        """
         num_rows, width = self.is_token_BT.shape
+        is_full = not self.num_shared and self.answers_BK.shape[1] == 1 and len(self.places_S) == num_rows * width
+        if is_full and (window is None or width <= window):
+            return None
         see_prefix = self.is_token_BT.new_ones(num_rows, width, self.num_shared)
         may_see = torch.cat([see_prefix, self.may_see_BTT], dim=2)
         if window is not None:
@@ -171,9 +177,9 @@ class _Layout:
 
     def __init__(self, rows: PackedRows) -> None:
         self.rows = rows
-        self._masks: dict[int | None, Tensor] = {}
+        self._masks: dict[int | None, Tensor | None] = {}
 
-    def mask(self, window: int | None) -> Tensor:
+    def mask(self, window: int | None) -> Tensor | None:
         if window not in self._masks:
             self._masks[window] = self.rows.mask(window)
         return self._masks[window]

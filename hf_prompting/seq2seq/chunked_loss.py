@@ -57,12 +57,12 @@ def can_chunk(head: nn.Module) -> bool:
     depends on the labels would break its graph.
     """
     return (
-        type(head) is nn.Linear
+        not torch.compiler.is_compiling()
+        and type(head) is nn.Linear
         and head.bias is None
         and type(head.weight) is nn.Parameter
         and "forward" not in vars(head)
         and not (head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks)
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hf_prompting.benchmarks.contenders import encoder_decoders
+from hf_prompting.benchmarks.contenders import encoder_decoder_parts, encoder_decoders
 from hf_prompting.benchmarks.seq2seq import GENERATING, OURS, SIZES, SMOKE_SIZES, settings_of
 from hf_prompting.cli import app
 
@@ -43,6 +43,12 @@ def test_the_operations_of_a_step_are_two_for_a_product_and_twice_that_backwards
     width, inner, vocabulary = 32, 64, 99
     attentions, feed_forwards = 3 * 4 * width * width, 2 * 2 * width * inner  # one layer a side
     assert facts["operations"] == 6 * 2 * 8 * (attentions + feed_forwards + width * vocabulary)
+
+
+def test_every_part_is_timed_next_to_what_it_replaces() -> None:
+    facts = encoder_decoder_parts.parts({**TINY, "num_turns": 2})()
+    assert len(facts) == 4
+    assert all(seconds["ours"] > 0 and seconds["theirs"] > 0 for seconds in facts.values())
 
 
 def test_smoke_compiles_nothing_and_is_short() -> None:

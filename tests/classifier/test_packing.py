@@ -146,6 +146,15 @@ def test_the_attention_of_the_model_is_left_as_it_was() -> None:
     assert model.training and all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize("family", CAUSAL)
+@torch.no_grad()
+def test_rows_of_one_length_need_no_mask(family: str) -> None:
+    model = tiny_model(family)
+    prompts = [[5, 6, 7, 8, 9, 10, 11], [20, 21, 22, 23, 24, 25, 26]]
+    found = [scorer(model, pack=pack).causal(*batch(prompts, "left")).log_softmax(-1) for pack in (True, False)]
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_threads_share_a_classifier(base_of: Any) -> None:
     model, tokenizer = classifier(base_of("llama"), "llama")
@@ -165,9 +174,11 @@ def test_a_line_by_hand() -> None:
     assert packed.ids_S.tolist() == [5, 6, 30, 31, 9, 30, 31]
     assert packed.positions_S.tolist() == [2, 3, 4, 5, 2, 3, 4]
     assert packed.answers_BK.tolist() == [[1, 2, 3], [4, 5, 6]]
-    seen = packed.mask(None)[1, 0].int().tolist()  # second row: two shared, 9, padding, node 0, node 1
+    full, near_mask = packed.mask(None), packed.mask(2)
+    assert full is not None and near_mask is not None
+    seen = full[1, 0].int().tolist()  # second row: two shared, 9, padding, node 0, node 1
     assert [seen[0], seen[2], seen[3]] == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 1, 1]]
-    near = packed.mask(2)[1, 0].int().tolist()  # only the token itself and the one before it
+    near = near_mask[1, 0].int().tolist()  # only the token itself and the one before it
     assert [near[0], near[2], near[3]] == [[0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1]]
 
 

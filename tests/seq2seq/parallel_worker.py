@@ -6,6 +6,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForSeq2SeqLM
 from transformers.distributed import DistributedConfig
 
@@ -20,8 +21,15 @@ whole = AutoModelForSeq2SeqLM.from_pretrained(folder)
 ids = torch.arange(3, 17).view(2, 7)
 output = split(input_ids=ids, labels=ids)
 torch.testing.assert_close(output.logits, whole(input_ids=ids, labels=ids).logits, atol=1e-4, rtol=1e-4)
-output.loss.backward()
-assert all(parameter.grad is not None for parameter in split.parameters())
+for model in (split, whole):
+    model.train()(input_ids=ids, labels=ids).loss.backward()
+    model.eval()
+expected = dict(whole.named_parameters())
+for name, parameter in split.named_parameters():
+    gradient = parameter.grad.full_tensor() if isinstance(parameter.grad, DTensor) else parameter.grad
+    torch.testing.assert_close(
+        gradient, expected[name].grad, atol=1e-4, rtol=1e-3, msg=lambda text, name=name: name + text
+    )
 assert type(split.model.encoder.layers[0].self_attn.q_proj.weight.data).__name__ == "DTensor"
 if how == "tensor":
     texts = [model.generate(ids, max_new_tokens=5).tolist() for model in (split, whole)]

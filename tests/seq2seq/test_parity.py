@@ -194,6 +194,18 @@ def test_the_forward_pass_compiles_to_one_graph(preset: str) -> None:
         )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_training_step_compiles_to_one_graph_and_keeps_its_scores(preset: str) -> None:
+    model, ids = tiny_model(preset).train(), some_ids()
+    expected = model(ids, labels=ids)
+    output = torch.compile(model, fullgraph=True, backend="aot_eager")(ids, labels=ids)
+    torch.testing.assert_close(output.loss, expected.loss, atol=1e-5, rtol=1e-5)
+    assert expected.logits is None and output.logits.shape == (2, 7, 99)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @COMPILED_PRESETS
 def test_a_decoding_step_with_a_static_cache_compiles_to_one_graph(preset: str) -> None:
     model, ids = tiny_model(preset), some_ids()

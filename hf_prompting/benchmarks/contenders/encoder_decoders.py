@@ -117,9 +117,11 @@ class TorchTransformer(nn.Module):
         return embedded
 
 
+HOLDING = "hf_prompting, scores held"
 MODELS: dict[str, Callable[[Settings], nn.Module]] = {
     "hf_prompting": ours,
     "hf_prompting, no gate": ours_without_gate,
+    HOLDING: ours,
     "BART": bart,
     "T5": t5,
     "torch.nn.Transformer": TorchTransformer,
@@ -132,11 +134,12 @@ def training(settings: Settings) -> Callable[[], dict[str, Any]]:
     model = MODELS[settings["model"]](settings).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], fused=True)
     ids, labels = _texts(settings, 0), _texts(settings, 1)
+    more = {"skip_logits": False} if settings["model"] == HOLDING else {}
 
     def one_round() -> dict[str, Any]:
         for _ in range(settings["num_steps"]):
             optimizer.zero_grad()
-            loss = model(input_ids=ids, labels=labels).loss
+            loss = model(input_ids=ids, labels=labels, **more).loss
             loss.backward()
             optimizer.step()
         return {
