@@ -22,9 +22,9 @@ from hf_prompting.recipe.generation_check import CheckedGeneration, check_genera
 from hf_prompting.recipe.generation_models import OWN, Contestant, contestants_of
 from hf_prompting.recipe.generation_schema import GenerationRecipe, TokenizerSection
 from hf_prompting.recipe.generation_training import SAVED, TrainedModel, load_trained, train_and_test
+from hf_prompting.recipe.generation_unfinished import unfinished_folder
 from hf_prompting.recipe.reader import Read
 from hf_prompting.recipe.run import RunResult, Stages
-from hf_prompting.recipe.unfinished import unfinished_folder
 
 PICTURE = "results.png"
 

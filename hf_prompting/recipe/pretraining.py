@@ -25,11 +25,11 @@ from hf_prompting.evaluation.curves import draw_curves
 from hf_prompting.recipe.generation import run_generation
 from hf_prompting.recipe.generation_models import config_of, special_ids_of
 from hf_prompting.recipe.generation_training import saved_with_sources
+from hf_prompting.recipe.generation_unfinished import unfinished_folder
 from hf_prompting.recipe.pretraining_check import CheckedPretraining, check_pretraining, fine_tuning_recipe
 from hf_prompting.recipe.pretraining_schema import FineTuningSection, PretrainingRecipe
 from hf_prompting.recipe.reader import Read
 from hf_prompting.recipe.run import RunResult, Stages
-from hf_prompting.recipe.unfinished import unfinished_folder
 from hf_prompting.seq2seq import Seq2SeqTransformerForConditionalGeneration
 from hf_prompting.training.generation import train_pairs
 from hf_prompting.training.generation_arguments import make_generation_arguments

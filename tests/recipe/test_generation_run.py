@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import hf_prompting
 from hf_prompting.cli import app
-from hf_prompting.errors import ArtifactError
+from hf_prompting.errors import ArtifactError, RecipeError
 from hf_prompting.recipe.generation import run_generation
 from hf_prompting.recipe.run import RunResult
 from hf_prompting.recipe.tasks import read_any_recipe
@@ -132,8 +132,9 @@ def test_a_finished_folder_is_replaced_only_when_asked(saved: RunResult) -> None
     with pytest.raises(ArtifactError, match="add --overwrite"):
         run_generation(read)
     before = {path.name: path.read_bytes() for path in saved.folder.iterdir()}
-    with pytest.raises(ArtifactError, match="no interrupted run"):
-        run_generation(read, overwrite=True, resume=True)
+    broken = read_any_recipe(saved.folder.parent / "recipe", overrides=[*overrides, "data.test=no"])
+    with pytest.raises(RecipeError, match="no file"):
+        run_generation(broken, overwrite=True)
     assert {path.name: path.read_bytes() for path in saved.folder.iterdir()} == before
 
 
@@ -161,6 +162,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(step: int, tmp_path: Path, monkey
     assert not Path("broken").exists()
     with pytest.raises(ArtifactError, match="add --resume to go on"):
         run_generation(read)
+    assert not Path("broken").exists()
     changed = read_any_recipe(tmp_path / "recipe", overrides=["output.dir=broken", "training.learning_rate=0.1"])
     with pytest.raises(ArtifactError, match="another recipe: training changed"):
         run_generation(changed, resume=True)

@@ -23,20 +23,20 @@ def unfinished_folder(
     Args:
         target: where the finished folder will be.
         recipe: the run's values; a run is resumed with the same ones only.
-        resume: use what an interrupted run left.
+        resume: use what an interrupted run left, if there is something.
         discard: delete what an interrupted run left.
     Yields:
         The folder, empty or as it was left.
     Raises:
-        ArtifactError: an interrupted run is in the way, is another one, or there is nothing to resume.
+        ArtifactError: an interrupted run is in the way, or is another one; or the disk is full.
     Example:
         >>> with unfinished_folder(Path("outputs/model"), recipe={}) as work:  # doctest: +SKIP
         ...     train(work / "checkpoints")
     """
     work = target.absolute().parent / f".{target.name}.unfinished"
     written = work / RECIPE_OF_RUN
-    if resume:
-        _check_same(target, written, recipe)
+    if resume and written.is_file():
+        _check_same(written, recipe)
     elif discard:
         shutil.rmtree(work, ignore_errors=True)
     elif work.exists():
@@ -69,11 +69,7 @@ def _has_progress(work: Path) -> bool:
     return any(work.glob("*/checkpoints/checkpoint-*")) or any(work.glob("*/result.json"))
 
 
-def _check_same(target: Path, written: Path, recipe: Mapping[str, Any]) -> None:
-    if not written.is_file():
-        raise ArtifactError(
-            f"there is no interrupted run of {target} to resume ({written.parent} is not there); run without --resume"
-        )
+def _check_same(written: Path, recipe: Mapping[str, Any]) -> None:
     before = json.loads(written.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(recipe))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
