@@ -9,13 +9,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import get_peft_model
 from tiny_tokenizers import SENTENCES
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hf_prompting.data import load_rows
 from hf_prompting.data.tokenizer_training import TRAINERS, train_tokenizer
 from hf_prompting.errors import TokenizerTrainingError
+from hf_prompting.seq2seq import Seq2SeqTransformerConfig, Seq2SeqTransformerForConditionalGeneration
+from hf_prompting.soft_prompts import SoftPromptConfig
+from hf_prompting.templates import PromptTemplate, SlotKind, compile_template
 
 KINDS = list(TRAINERS)
 SIZES = {"unigram": 580, "bpe": 700}  # about as many as the few sentences hold
@@ -173,3 +179,57 @@ def test_characters_below_the_coverage_get_no_piece() -> None:
     assert "鑫" in covering.get_vocab()
     assert "鑫" not in sparing.get_vocab()
     assert sparing.decode(sparing("体育鑫")["input_ids"], skip_special_tokens=True) == "体育鑫"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "source", ["Review: {text} It was{mask}.", "评论：{text}。情感{mask}。", "{text}\nIt was{mask}"]
+)
+def test_a_template_gives_the_ids_of_the_text_written_out(kind: str, source: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    compiled = compile_template(PromptTemplate.parse(source), tokenizer, slot=SlotKind.SENTINEL).tokenizer
+    for text in ("great movie", "这部电影很好", "a 🌹"):
+        whole = source.replace("{text}", text).replace("{mask}", "<extra_id_0>")
+        assert compiled(text)["input_ids"] == tokenizer(whole)["input_ids"]
+
+
+def test_reserved_soft_tokens_are_tuned_in_a_model_of_the_vocabularys_size() -> None:
+    tokenizer = tokenizer_of("bpe")
+    config = Seq2SeqTransformerConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    soft = tokenizer.convert_tokens_to_ids(["<|soft_0|>", "<|soft_1|>", "<|soft_2|>"])
+    model = get_peft_model(
+        Seq2SeqTransformerForConditionalGeneration(config),
+        SoftPromptConfig(token_ids=soft, task_type="SEQ_2_SEQ_LM"),
+    )
+    batch = tokenizer(["<|soft_0|><|soft_1|><|soft_2|>good", "<|soft_0|><|soft_1|><|soft_2|>很好"], padding=True)
+    inputs = {name: torch.tensor(value) for name, value in batch.items()}
+    labels = torch.tensor(tokenizer(["很", "g"])["input_ids"])
+    model(**inputs, labels=labels).loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert not set(soft) & set(ids.flatten().tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_everyday_sentence_that_was_not_seen_has_an_unknown_word(kind: str) -> None:
+    folder = Path(__file__).parents[2] / "recipes" / "translation-en-zh-scratch" / "data"
+    seen, unseen = (
+        [text for column in ("en", "zh") for text in load_rows(folder, name).table[column]]
+        for name in ("train.jsonl", "test.jsonl")
+    )
+    tokenizer = train_tokenizer(seen, kind=kind)  # type: ignore[arg-type]
+    ids = tokenizer(unseen)["input_ids"]
+    assert len(tokenizer) == 8000
+    assert not any(tokenizer.unk_token_id in row for row in ids)
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == unseen
