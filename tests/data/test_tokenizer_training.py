@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import get_peft_model
 from tiny_tokenizers import SENTENCES
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from hf_prompting.data import load_rows
 from hf_prompting.data.tokenizer_training import TRAINERS, train_tokenizer
@@ -26,18 +27,21 @@ from hf_prompting.templates import PromptTemplate, SlotKind, compile_template
 KINDS = list(TRAINERS)
 SIZES = {"unigram": 580, "bpe": 700}  # about as many as the few sentences hold
 CORPUS = SENTENCES * 4
-FRESH = """
+TEXTS = [*SENTENCES, "🌹 <extra_id_3> rare ﬁ", " a  b\n"]
+ELSEWHERE = """
 import json, sys
 from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-print(json.dumps([tokenizer(json.loads(sys.argv[2]))["input_ids"], tokenizer.all_special_ids, len(tokenizer)]))
-"""
-TRAIN = """
-import json, sys
 from hf_prompting.data.tokenizer_training import train_tokenizer
-trained = [train_tokenizer(json.loads(sys.argv[2]), kind=kind, vocab_size=size, num_soft_tokens=3)
-           for kind, size in json.loads(sys.argv[1]).items()]
-print(json.dumps([tokenizer.backend_tokenizer.to_str() for tokenizer in trained]))
+given = json.loads(sys.argv[1])
+loaded = {kind: AutoTokenizer.from_pretrained(folder) for kind, folder in given["folders"].items()}
+trained = {kind: train_tokenizer(given["corpus"], kind=kind, vocab_size=size, num_soft_tokens=3)
+           for kind, size in given["sizes"].items()}
+print(json.dumps({kind: {
+    "ids": loaded[kind](given["texts"])["input_ids"],
+    "special": loaded[kind].all_special_ids,
+    "size": len(loaded[kind]),
+    "trained": trained[kind].backend_tokenizer.to_str(),
+} for kind in given["sizes"]}))
 """
 
 
@@ -46,10 +50,18 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     return train_tokenizer(CORPUS, kind=kind, vocab_size=SIZES[kind], num_soft_tokens=3)  # type: ignore[arg-type]
 
 
-def output_of(script: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a fresh process finds in saved folders, and what it trains itself."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    for kind in KINDS:
+        tokenizer_of(kind).save_pretrained(folder / kind)
+    folders = {kind: str(folder / kind) for kind in KINDS}
+    given = json.dumps({"folders": folders, "corpus": CORPUS, "sizes": SIZES, "texts": TEXTS})
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, given], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,21 +144,16 @@ def test_chinese_and_english_words_become_pieces(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_saved_folder_gives_equal_ids_in_a_fresh_process(kind: str, tmp_path: Path) -> None:
+def test_the_saved_folder_gives_equal_ids_in_a_fresh_process(kind: str, elsewhere: dict[str, Any]) -> None:
     tokenizer = tokenizer_of(kind)
-    tokenizer.save_pretrained(tmp_path)
-    texts = [*SENTENCES, "🌹 <extra_id_3> rare ﬁ", " a  b\n"]
-    ids, special_ids, size = json.loads(output_of(FRESH, str(tmp_path), json.dumps(texts)))
-    assert ids == tokenizer(texts)["input_ids"]
-    assert (special_ids, size) == (tokenizer.all_special_ids, SIZES[kind])
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
-    assert [loaded.decode(row, skip_special_tokens=True) for row in ids][-1] == texts[-1]
+    assert elsewhere[kind]["ids"] == tokenizer(TEXTS)["input_ids"]
+    assert elsewhere[kind]["special"] == tokenizer.all_special_ids
+    assert elsewhere[kind]["size"] == SIZES[kind]
 
 
-def test_equal_texts_give_an_equal_tokenizer_in_every_process() -> None:
-    there = json.loads(output_of(TRAIN, json.dumps(SIZES), json.dumps(CORPUS)))
-    assert there == [tokenizer_of(kind).backend_tokenizer.to_str() for kind in SIZES]
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_texts_give_an_equal_tokenizer_in_every_process(kind: str, elsewhere: dict[str, Any]) -> None:
+    assert elsewhere[kind]["trained"] == tokenizer_of(kind).backend_tokenizer.to_str()
 
 
 @pytest.mark.parametrize("kind", KINDS)
