@@ -182,17 +182,17 @@ def bart_model(recipe: GenerationRecipe, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def pretrained_model(id_or_folder: str) -> PreTrainedModel:
-    """Load a pretrained encoder-decoder.
+    """Load a pretrained encoder-decoder, in float32: half precision is for the computation, not for the weights.
 
     Raises:
         BaseModelError: it is not there, or no encoder-decoder.
     """
-    return load_base_model(BaseModelSource(id_or_folder), task="seq2seq").train()
+    return load_base_model(BaseModelSource(id_or_folder), task="seq2seq").float().train()
 
 
 def random_model(id_or_folder: str) -> PreTrainedModel:
     """Return the architecture of a pretrained model with random weights."""
-    return AutoModelForSeq2SeqLM.from_config(pretrained_model(id_or_folder).config)
+    return AutoModelForSeq2SeqLM.from_config(pretrained_model(id_or_folder).config).float()
 
 
 @dataclass(frozen=True, kw_only=True)

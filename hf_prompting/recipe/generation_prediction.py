@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hf_prompting.bases import BaseModelSource, load_base_model, load_base_tokenizer
 from hf_prompting.errors import DataError, HfPromptingError, TemplateSyntaxError
@@ -39,12 +38,15 @@ class Generator:
 
 
 def generates_text(folder: str) -> bool:
-    """Tell from its ``config.json`` whether a folder holds an encoder-decoder, instead of a prompt classifier."""
-    try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    """Tell from its ``config.json`` whether a folder or Hub id is that of a generation run."""
+    path = Path(folder)
+    if not path.exists() and folder.count("/") != 1:
         return False
-    return isinstance(config, dict) and bool(config.get("is_encoder_decoder")) and "text_to_text" in config
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(folder)
+    except Exception:  # whatever is wrong with it, or with the connection, is said where it is loaded
+        return False
+    return "text_to_text" in config
 
 
 def load_generator(folder: str) -> Generator:

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from hf_prompting.data.pairs import PairCollator, tokenize_pairs
+from hf_prompting.errors import BaseModelError
 from hf_prompting.evaluation.generation import generate_texts, text_metrics
 from hf_prompting.processes import agreed, is_main_process
 from hf_prompting.recipe.generation_check import CheckedGeneration, Pairs
@@ -162,7 +163,11 @@ def _train(
         max_new_tokens=recipe.evaluation.max_new_tokens,
         extra=training.arguments,
     )
-    config = prompted.model.config
+    start = prompted.model.config.decoder_start_token_id
+    if start is None:
+        raise BaseModelError(
+            f"{recipe.model.pretrained!r} has no decoder_start_token_id in its config.json; set it there"
+        )
     return train_pairs(
         prompted.model,
         prompted.tokenizer,
@@ -170,7 +175,7 @@ def _train(
         dev=None if checked.dev is None else _tokenized(checked, checked.dev, prompted, tokenizer),
         collator=PairCollator(
             pad_token_id=prompted.tokenizer.pad_token_id,
-            decoder_start_token_id=config.decoder_start_token_id,
+            decoder_start_token_id=start,
             decoder_prefix=prompted.decoder_prefix,
         ),
         arguments=arguments,

@@ -7,31 +7,41 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import get_peft_model
 from tiny_tokenizers import SENTENCES
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from hf_prompting.data import load_rows
 from hf_prompting.data.tokenizer_training import TRAINERS, train_tokenizer
 from hf_prompting.errors import TokenizerTrainingError
+from hf_prompting.seq2seq import Seq2SeqTransformerConfig, Seq2SeqTransformerForConditionalGeneration
+from hf_prompting.soft_prompts import SoftPromptConfig
+from hf_prompting.templates import PromptTemplate, SlotKind, compile_template
 
 KINDS = list(TRAINERS)
 SIZES = {"unigram": 580, "bpe": 700}  # about as many as the few sentences hold
 CORPUS = SENTENCES * 4
-FRESH = """
+TEXTS = [*SENTENCES, "🌹 <extra_id_3> rare ﬁ", " a  b\n"]
+ELSEWHERE = """
 import json, sys
 from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-print(json.dumps([tokenizer(json.loads(sys.argv[2]))["input_ids"], tokenizer.all_special_ids, len(tokenizer)]))
-"""
-TRAIN = """
-import json, sys
 from hf_prompting.data.tokenizer_training import train_tokenizer
-trained = [train_tokenizer(json.loads(sys.argv[2]), kind=kind, vocab_size=size, num_soft_tokens=3)
-           for kind, size in json.loads(sys.argv[1]).items()]
-print(json.dumps([tokenizer.backend_tokenizer.to_str() for tokenizer in trained]))
+given = json.loads(sys.argv[1])
+loaded = {kind: AutoTokenizer.from_pretrained(folder) for kind, folder in given["folders"].items()}
+trained = {kind: train_tokenizer(given["corpus"], kind=kind, vocab_size=size, num_soft_tokens=3)
+           for kind, size in given["sizes"].items()}
+print(json.dumps({kind: {
+    "ids": loaded[kind](given["texts"])["input_ids"],
+    "special": loaded[kind].all_special_ids,
+    "size": len(loaded[kind]),
+    "trained": trained[kind].backend_tokenizer.to_str(),
+} for kind in given["sizes"]}))
 """
 
 
@@ -40,10 +50,18 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     return train_tokenizer(CORPUS, kind=kind, vocab_size=SIZES[kind], num_soft_tokens=3)  # type: ignore[arg-type]
 
 
-def output_of(script: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a fresh process finds in saved folders, and what it trains itself."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    for kind in KINDS:
+        tokenizer_of(kind).save_pretrained(folder / kind)
+    folders = {kind: str(folder / kind) for kind in KINDS}
+    given = json.dumps({"folders": folders, "corpus": CORPUS, "sizes": SIZES, "texts": TEXTS})
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, given], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,21 +144,16 @@ def test_chinese_and_english_words_become_pieces(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_saved_folder_gives_equal_ids_in_a_fresh_process(kind: str, tmp_path: Path) -> None:
+def test_the_saved_folder_gives_equal_ids_in_a_fresh_process(kind: str, elsewhere: dict[str, Any]) -> None:
     tokenizer = tokenizer_of(kind)
-    tokenizer.save_pretrained(tmp_path)
-    texts = [*SENTENCES, "🌹 <extra_id_3> rare ﬁ", " a  b\n"]
-    ids, special_ids, size = json.loads(output_of(FRESH, str(tmp_path), json.dumps(texts)))
-    assert ids == tokenizer(texts)["input_ids"]
-    assert (special_ids, size) == (tokenizer.all_special_ids, SIZES[kind])
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
-    assert [loaded.decode(row, skip_special_tokens=True) for row in ids][-1] == texts[-1]
+    assert elsewhere[kind]["ids"] == tokenizer(TEXTS)["input_ids"]
+    assert elsewhere[kind]["special"] == tokenizer.all_special_ids
+    assert elsewhere[kind]["size"] == SIZES[kind]
 
 
-def test_equal_texts_give_an_equal_tokenizer_in_every_process() -> None:
-    there = json.loads(output_of(TRAIN, json.dumps(SIZES), json.dumps(CORPUS)))
-    assert there == [tokenizer_of(kind).backend_tokenizer.to_str() for kind in SIZES]
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_texts_give_an_equal_tokenizer_in_every_process(kind: str, elsewhere: dict[str, Any]) -> None:
+    assert elsewhere[kind]["trained"] == tokenizer_of(kind).backend_tokenizer.to_str()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,3 +186,57 @@ def test_characters_below_the_coverage_get_no_piece() -> None:
     assert "鑫" in covering.get_vocab()
     assert "鑫" not in sparing.get_vocab()
     assert sparing.decode(sparing("体育鑫")["input_ids"], skip_special_tokens=True) == "体育鑫"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "source", ["Review: {text} It was{mask}.", "评论：{text}。情感{mask}。", "{text}\nIt was{mask}"]
+)
+def test_a_template_gives_the_ids_of_the_text_written_out(kind: str, source: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    compiled = compile_template(PromptTemplate.parse(source), tokenizer, slot=SlotKind.SENTINEL).tokenizer
+    for text in ("great movie", "这部电影很好", "a 🌹"):
+        whole = source.replace("{text}", text).replace("{mask}", "<extra_id_0>")
+        assert compiled(text)["input_ids"] == tokenizer(whole)["input_ids"]
+
+
+def test_reserved_soft_tokens_are_tuned_in_a_model_of_the_vocabularys_size() -> None:
+    tokenizer = tokenizer_of("bpe")
+    config = Seq2SeqTransformerConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    soft = tokenizer.convert_tokens_to_ids(["<|soft_0|>", "<|soft_1|>", "<|soft_2|>"])
+    model = get_peft_model(
+        Seq2SeqTransformerForConditionalGeneration(config),
+        SoftPromptConfig(token_ids=soft, task_type="SEQ_2_SEQ_LM"),
+    )
+    batch = tokenizer(["<|soft_0|><|soft_1|><|soft_2|>good", "<|soft_0|><|soft_1|><|soft_2|>很好"], padding=True)
+    inputs = {name: torch.tensor(value) for name, value in batch.items()}
+    labels = torch.tensor(tokenizer(["很", "g"])["input_ids"])
+    model(**inputs, labels=labels).loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+    ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert not set(soft) & set(ids.flatten().tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_everyday_sentence_that_was_not_seen_has_an_unknown_word(kind: str) -> None:
+    folder = Path(__file__).parents[2] / "recipes" / "translation-en-zh-scratch" / "data"
+    seen, unseen = (
+        [text for column in ("en", "zh") for text in load_rows(folder, name).table[column]]
+        for name in ("train.jsonl", "test.jsonl")
+    )
+    tokenizer = train_tokenizer(seen, kind=kind)  # type: ignore[arg-type]
+    ids = tokenizer(unseen)["input_ids"]
+    assert len(tokenizer) == 8000
+    assert not any(tokenizer.unk_token_id in row for row in ids)
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == unseen

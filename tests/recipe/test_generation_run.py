@@ -85,7 +85,12 @@ for text in {texts!r}:
 
 
 @pytest.mark.parametrize(
-    ("first", "trust"), [("import hf_prompting", False), ("sys.modules['hf_prompting'] = None", True)]
+    ("first", "trust"),
+    [
+        ("import hf_prompting", False),
+        # None in sys.modules makes every import of the package fail, as where it is not installed
+        pytest.param("sys.modules['hf_prompting'] = None", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fresh_process_generates_the_same_texts_with_and_without_the_library(
     saved: RunResult, first: str, trust: bool, tmp_path: Path
@@ -127,6 +132,9 @@ def test_a_finished_folder_is_replaced_only_when_asked(saved: RunResult) -> None
     with pytest.raises(ArtifactError, match="add --overwrite"):
         run_generation(read)
     before = {path.name: path.read_bytes() for path in saved.folder.iterdir()}
+    broken = read_any_recipe(saved.folder.parent / "recipe", overrides=[*overrides, "data.test=no"])
+    with pytest.raises(RecipeError, match="no file"):
+        run_generation(broken, overwrite=True)
     assert {path.name: path.read_bytes() for path in saved.folder.iterdir()} == before
 
 
@@ -140,7 +148,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(StopOnNonFinite, "on_step_end", on_step_end)
 
 
-@pytest.mark.parametrize("step", [20, 33])
+@pytest.mark.parametrize("step", [pytest.param(20, marks=pytest.mark.slow), 33])
 def test_a_resumed_run_ends_as_an_unbroken_one(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 6 steps an epoch, a checkpoint every 15: both interruptions resume in the middle of an epoch
     write_generation_recipe(tmp_path / "recipe", learning_values())
@@ -154,6 +162,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(step: int, tmp_path: Path, monkey
     assert not Path("broken").exists()
     with pytest.raises(ArtifactError, match="again with --resume to go on"):
         run_generation(read)
+    assert not Path("broken").exists()
     changed = read_any_recipe(tmp_path / "recipe", overrides=["output.dir=broken", "training.learning_rate=0.1"])
     with pytest.raises(RecipeError, match=r"training\.learning_rate was .* and is 0\.1"):
         run_generation(changed, resume=True)
@@ -164,6 +173,20 @@ def test_a_resumed_run_ends_as_an_unbroken_one(step: int, tmp_path: Path, monkey
     numbers = [result.metrics["models"][0] for result in (unbroken, resumed)]
     assert numbers[0]["dev_score"] == numbers[1]["dev_score"]
     assert not list(Path().glob(".broken*"))
+
+
+def test_the_command_line_says_how_to_go_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_generation_recipe(tmp_path / "recipe")
+    command = ["run", str(tmp_path / "recipe"), "--output-dir", "out"]
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 9)
+        stopped = CliRunner().invoke(app, command)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.splitlines()[-1].startswith("interrupted; what is trained so far is kept in ")
+    assert "add --resume to the same command" in stopped.stderr
+    resumed = CliRunner().invoke(app, [*command, "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    assert "ours, modern, seed 0" in resumed.stdout
 
 
 def test_an_interruption_before_the_first_checkpoint_leaves_nothing(
