@@ -182,8 +182,7 @@ def test_the_command_line_says_how_to_go_on_after_ctrl_c(tmp_path: Path, monkeyp
         interrupt_after(patched, 9)
         stopped = CliRunner().invoke(app, command)
     assert stopped.exit_code == 130
-    assert stopped.stderr.splitlines()[-1].startswith("interrupted; what is trained so far is kept in ")
-    assert "add --resume to the same command" in stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("interrupted; run the same command again with --resume")
     resumed = CliRunner().invoke(app, [*command, "--resume"])
     assert resumed.exit_code == 0, resumed.output
     assert "ours, modern, seed 0" in resumed.stdout
