@@ -174,7 +174,10 @@ def _split(
         rows = load_rows(data.path, file, config=data.config)
     except DataError as error:
         key = f"data.{name}" if Path(data.path).is_dir() else "data.path"
-        problems.append(read.problem(key, str(error)))
+        found = read.problem(key, str(error))
+        said = [problem.text.partition("(split")[0] for problem in problems]
+        if found.text.partition("(split")[0] not in said:  # a wrong path is wrong for all splits
+            problems.append(found)
         return None
     try:
         rows.require_texts([data.label])

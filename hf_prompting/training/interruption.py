@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_prompting.errors import Interrupted
+from hf_prompting.processes import is_main_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -81,7 +82,8 @@ class SaveBeforeStop(TrainerCallback):  # type: ignore[misc]
             _raise(number, frame)
         self.signal = number
         # print() is not allowed in a signal handler that may have interrupted a print().
-        os.write(2, b"\ninterrupted: saving a checkpoint after this step (once more stops at once)\n")
+        if is_main_process():
+            os.write(2, b"\ninterrupted: saving a checkpoint after this step (once more stops at once)\n")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hf_prompting.artifacts import CardContents, installed_versions, model_card
-from hf_prompting.artifacts.escaping import fenced, inline, visible
+from hf_prompting.artifacts.escaping import fenced, inline, json_line, visible
 
 CONTENTS = CardContents(
     name="tiny",
@@ -119,3 +120,15 @@ def test_control_characters_and_half_surrogates_become_visible() -> None:
 @pytest.mark.parametrize("package", ["torch", "transformers", "peft", "hf_prompting", "python"])
 def test_versions_name_what_can_change_a_result(package: str) -> None:
     assert installed_versions()[package] != "unknown"
+
+
+@given(st.text(max_size=20))
+def test_a_line_of_json_hides_nothing_and_is_read_back_as_it_was(text: str) -> None:
+    line = json_line({"label": text})
+    assert json.loads(line) == {"label": text}
+    assert visible(line) == line
+
+
+def test_a_direction_override_in_a_label_is_escaped_in_json() -> None:
+    assert json_line({"label": "好\u202e\u009b\U000e0041"}) == r'{"label": "好\u202e\u009b\udb40\udc41"}'
+    assert json_line("好", ascii_only=True) == r'"\u597d"'

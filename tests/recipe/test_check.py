@@ -50,6 +50,12 @@ def test_problems_of_all_parts_are_listed_at_once(tmp_path: Path, base: Path) ->
     assert all(place.startswith("recipe.yaml:") for place in lines)
 
 
+@pytest.mark.parametrize("path", ["no/such/folder", "nobody/nothing"])
+def test_a_wrong_data_path_is_said_once(path: str, tmp_path: Path, base: Path) -> None:
+    text = problems(tmp_path, recipe_values(base), f"data.path={path}")
+    assert text.count("data.path: ") == 1
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
