@@ -102,7 +102,7 @@ def test_soft_ids_of_tasks_are_disjoint(base_of: Base, saved: Any) -> None:
     bank = bank_of(base_of("llama"), saved("llama"))
     tasks = list(bank._tasks.values())
     ids = [task.first_id + i for task in tasks for i in range(len(task.compiled.soft_token_ids))]
-    assert len(ids) == len(set(ids)) == 5 + 5 + 6 and min(ids) >= tasks[0].config.vocab_size
+    assert len(ids) == len(set(ids)) == 5 + 5 + 6 and min(ids) >= bank.base.config.vocab_size
 
 
 def test_wrong_names_and_rows_are_named(base_of: Base, saved: Any) -> None:
