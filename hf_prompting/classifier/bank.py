@@ -39,9 +39,10 @@ _ANY_WORDS = ((0,), (1, 2))  # for the one comparison of packed and padded rows;
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """One tuned prompt: its rows are mapped from its file, the rest is a few hundred bytes."""
+    """One tuned prompt: its rows are mapped from its file; of its configuration only what scoring needs is kept."""
 
-    config: PromptClassifierConfig
+    labels: tuple[str, ...]
+    aggregation: str
     compiled: CompiledTemplate
     first_id: int
     soft_rows: Tensor | None
@@ -144,7 +145,8 @@ class PromptBank:
         trie = LabelTrie.build(words)
         nodes_NL, pieces_NL = trie.steps()
         self._tasks[name] = _Task(
-            config=config,
+            labels=tuple(config.id2label[number] for number in range(config.num_labels)),
+            aggregation=config.aggregation,
             compiled=compiled,
             first_id=self._next_id,
             soft_rows=soft_rows,
@@ -185,8 +187,8 @@ class PromptBank:
             tasks = [self._task(name) for name, _ in batch]
             logits = self.class_scores(tasks, self._encode(tasks, [values for _, values in batch]))
             for task, scores_C in zip(tasks, logits, strict=True):
-                id2label = task.config.id2label
-                scores = {id2label[i]: round(p, 6) for i, p in enumerate(scores_C.float().softmax(-1).tolist())}
+                probabilities = scores_C.float().softmax(-1).tolist()
+                scores = {label: round(p, 6) for label, p in zip(task.labels, probabilities, strict=True)}
                 found.append({"label": max(scores, key=scores.__getitem__), "scores": scores})
         return found
 
@@ -230,7 +232,7 @@ class PromptBank:
             words_BN = add_steps(scores_BKR[rows], task.nodes_NL[None].to(device), columns_NL[None].to(device))
             scores_BCW, is_word_CW = pad_words(words_BN, task.words)
             weights_CW = None if task.word_weights is None else task.word_weights.to(device)
-            scores_BC = AGGREGATIONS[task.config.aggregation](scores_BCW, is_word_CW, weights_CW)
+            scores_BC = AGGREGATIONS[task.aggregation](scores_BCW, is_word_CW, weights_CW)
             for row, scores_C in zip(rows, scores_BC, strict=True):
                 results[row] = scores_C
         return results

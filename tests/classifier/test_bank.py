@@ -102,7 +102,7 @@ def test_soft_ids_of_tasks_are_disjoint(base_of: Base, saved: Any) -> None:
     bank = bank_of(base_of("llama"), saved("llama"))
     tasks = list(bank._tasks.values())
     ids = [task.first_id + i for task in tasks for i in range(len(task.compiled.soft_token_ids))]
-    assert len(ids) == len(set(ids)) == 5 + 5 + 6 and min(ids) >= tasks[0].config.vocab_size
+    assert len(ids) == len(set(ids)) == 5 + 5 + 6 and min(ids) >= bank.base.config.vocab_size
 
 
 def test_wrong_names_and_rows_are_named(base_of: Base, saved: Any) -> None:
@@ -133,6 +133,14 @@ def test_what_a_bank_cannot_hold(base_of: Base, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ArtifactError, match="whole trained model"):
         PromptBank.from_base(base_of("llama")).add("own", tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_soft_tokens_are_mapped_from_their_files(base_of: Base, saved: Any) -> None:
+    bank = bank_of(base_of("llama"), saved("llama"))
+    maps = Path("/proc/self/maps").read_text()
+    assert str(saved("llama")["topic"][0] / "model.safetensors") in maps
+    assert len(bank) == 4
 
 
 def test_the_bank_is_public() -> None:
