@@ -90,6 +90,10 @@ def test_who_may_not_push_is_told_why(
 ) -> None:
     ran = worker.command("push", prompt[0], "--repo-id", repo_id, home=tmp_path / "author", token=token)
     assert said in error_line(ran)
+    assert (token or "no token") not in ran.err
+    arguments = ("push", prompt[0], "--repo-id", repo_id, "--debug")
+    ran = worker.command(*arguments, home=tmp_path / "author", token=token)  # a traceback does not tell it either
+    assert "Traceback" in ran.err and (token or "no token") not in ran.err + ran.out
 
 
 def test_a_push_offline_is_refused(worker: Worker, prompt: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
