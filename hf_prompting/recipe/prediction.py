@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_prompting.bases import hub_problem
 from hf_prompting.classifier import PromptForSequenceClassification
@@ -27,7 +27,7 @@ UNLIMITED = 10**9  # tokenizers without a limit of their own say 10**30
 class Classifier:
     """A saved classifier, ready to use."""
 
-    model: PreTrainedModel
+    model: PromptForSequenceClassification
     tokenizer: PreTrainedTokenizerFast
     template: PromptTemplate
 

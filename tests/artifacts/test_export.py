@@ -24,11 +24,11 @@ from classifier_parts import (
 )
 from safetensors import safe_open
 from tiny_models import DECODER
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from hf_prompting import Verbalizer
-from hf_prompting.artifacts.export import export_folder
+from hf_prompting import PromptForSequenceClassification, Verbalizer
+from hf_prompting.artifacts.export import export_classifier
 from hf_prompting.cli import app
 from hf_prompting.errors import ArtifactError
 
@@ -59,6 +59,11 @@ def without_library(tasks: list[tuple[str, list[list[str]]]]) -> list[torch.Tens
     )
     assert done.returncode == 0, done.stderr
     return [torch.tensor(rows).softmax(-1) for rows in json.loads(done.stdout.splitlines()[-1])]
+
+
+def export_folder(source: Path, target: Path, *, form: str) -> None:
+    model = PromptForSequenceClassification.from_pretrained(source)
+    export_classifier(model, AutoTokenizer.from_pretrained(source), target, form=form)
 
 
 def save_qwen2(folder: Path) -> str:
@@ -101,7 +106,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Te
         settings = {"template": template or template_for(family, pair=is_pair)}
         model, tokenizer, base = saved(family, folder, **settings)
         expected.append(scores(model, tokenizer, pairs=PAIRS if is_pair else None))
-        export_folder(str(folder / "prompt"), folder / "out", form=form)
+        export_folder(folder / "prompt", folder / "out", form=form)
         tasks.append((code_of(folder / "out", base), [[text, PAIRS[n]][: 1 + is_pair] for n, text in enumerate(TEXTS)]))
     return dict(zip(CASES, zip(without_library(tasks), expected, strict=True), strict=True))
 
@@ -129,13 +134,13 @@ def test_what_peft_cannot_express_is_explained(family: str, tmp_path: Path) -> N
     template, said = NO_ADAPTER[family]
     saved(family, tmp_path, template=template)
     with pytest.raises(ArtifactError, match=f"{said}; use --to plain"):
-        export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="peft")
+        export_folder(tmp_path / "prompt", tmp_path / "out", form="peft")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_is_of_a_stock_method(tmp_path: Path) -> None:
     saved("gpt2", tmp_path, template=PREFIX)
-    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="peft")
+    export_folder(tmp_path / "prompt", tmp_path / "out", form="peft")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["peft_type"], config["num_virtual_tokens"]) == ("PROMPT_TUNING", 3)
 
@@ -143,7 +148,7 @@ def test_an_adapter_is_of_a_stock_method(tmp_path: Path) -> None:
 def test_scaled_embeddings_are_exported_scaled_and_say_so(tmp_path: Path) -> None:
     """Gemma multiplies its embeddings by the root of H; PEFT, servers and inputs_embeds do not."""
     model, _, _ = saved("gemma3", tmp_path, template=PREFIX)
-    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="embeds")
+    export_folder(tmp_path / "prompt", tmp_path / "out", form="embeds")
     layout = json.loads((tmp_path / "out" / "prompt.json").read_text(encoding="utf-8"))["layout"]
     assert [part["kind"] for part in layout] == ["special", "soft", "template", "field", "template"]
     with safe_open(tmp_path / "out" / "prompt_embeddings.safetensors", framework="pt") as file:
@@ -153,7 +158,7 @@ def test_scaled_embeddings_are_exported_scaled_and_say_so(tmp_path: Path) -> Non
 
 def test_soft_tokens_are_never_generated_by_a_merged_model(tmp_path: Path) -> None:
     _, tokenizer, _ = saved("gpt2", tmp_path, template=PREFIX)
-    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="plain")
+    export_folder(tmp_path / "prompt", tmp_path / "out", form="plain")
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["suppress_tokens"] == list(tokenizer.soft_token_ids)
     content = json.loads((tmp_path / "out" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -164,7 +169,7 @@ def test_soft_tokens_are_never_generated_by_a_merged_model(tmp_path: Path) -> No
 def test_no_private_path_is_in_an_export(tmp_path: Path) -> None:
     saved("gpt2", tmp_path, template=PREFIX)
     for form in ("plain", "peft", "embeds"):
-        export_folder(str(tmp_path / "prompt"), tmp_path / form, form=form)
+        export_folder(tmp_path / "prompt", tmp_path / form, form=form)
         for file in (tmp_path / form).iterdir():
             assert str(tmp_path).encode() not in file.read_bytes(), file
 
@@ -178,3 +183,5 @@ def test_the_command_exports_and_names_what_is_allowed(tmp_path: Path) -> None:
     assert result.exit_code == 0 and f"Exported to {tmp_path / 'out'}" in result.stdout
     result = CliRunner().invoke(app, [*call, "plain"])
     assert result.exit_code == 2 and "not empty" in result.stderr
+    result = CliRunner().invoke(app, ["export", "./no-such", "--to", "plain", "--output-dir", str(tmp_path / "new")])
+    assert result.exit_code == 2 and "no such folder" in result.stderr
