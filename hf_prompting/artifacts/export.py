@@ -14,10 +14,9 @@ import torch
 from peft import PromptTuningConfig, TaskType
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from hf_prompting.artifacts.export_card import export_card
-from hf_prompting.artifacts.folder import atomic_folder
+from hf_prompting.artifacts.folder import atomic_folder, refuse_existing
 from hf_prompting.artifacts.prompt_record import (
     RECORD_NAME,
     plain_tokenizer,
@@ -43,24 +42,31 @@ class Exported:
     folder: Path
 
 
-def export_folder(source: str, target: Path, *, form: str, base_model: str | None = None) -> None:
-    """Export a saved classifier.
+def check_export(target: Path, form: str) -> None:
+    """Make sure that an export can be written, before a model is loaded for it.
 
-    Args:
-        source: folder or Hub id of the classifier.
-        target: new folder to write; an existing one is never replaced.
-        form: a key of ``FORMS``: "plain", "peft" or "embeds".
-        base_model: id or folder of the base model to use instead of the recorded one.
     Raises:
-        ArtifactError: the form is unknown, cannot express this prompt, or the folder cannot be written.
-        BaseModelError, BaseModelMismatchError: the base is not there, or another one.
-    Example:
-        >>> export_folder("outputs/movie-reviews-soft-prompt", Path("merged"), form="plain")  # doctest: +SKIP
+        ArtifactError: the form is unknown, or the target exists or cannot be made.
     """
     if form not in FORMS:
         raise ArtifactError(f"--to {form!r} is unknown; allowed: {', '.join(FORMS)}.{did_you_mean(form, FORMS)}")
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    model = PromptForSequenceClassification.from_pretrained(source, base_model=base_model)
+    refuse_existing(target, overwrite=False)
+
+
+def export_classifier(model: PromptForSequenceClassification, tokenizer: Any, target: Path, *, form: str) -> None:
+    """Export a classifier; the base of a "plain" one is changed in place, so the classifier is used up.
+
+    Args:
+        model: the classifier.
+        tokenizer: the tokenizer with its template.
+        target: new folder to write; an existing one is never replaced.
+        form: a key of ``FORMS``: "plain", "peft" or "embeds".
+    Raises:
+        ArtifactError: the form is unknown, cannot express this prompt, or the folder cannot be written.
+    Example:
+        >>> export_classifier(model, tokenizer, Path("merged"), form="plain")  # doctest: +SKIP
+    """
+    check_export(target, form)
     with atomic_folder(target) as folder:
         record = prompt_record(model, tokenizer)
         FORMS[form](Exported(model, tokenizer, folder))

@@ -141,7 +141,7 @@ def _check_id(repo_id: str) -> None:
 def _record_base(file: Path, base_model: str | None) -> None:
     values = json.loads(file.read_text(encoding="utf-8"))
     recorded = str(values.get("base_model_name_or_path") or "")
-    is_local = bool(values.get("base_model_is_folder")) or Path(recorded).is_absolute() or Path(recorded).is_dir()
+    is_local = Path(recorded).is_absolute() or bool(values.get("base_model_is_folder", Path(recorded).is_dir()))
     if base_model is None:
         if is_local:
             raise ArtifactError(

@@ -105,7 +105,11 @@ def export(
     hf-prompting export outputs/movie-reviews-soft-prompt --to embeds --output-dir embeddings
     """
     with user_errors(debug):
-        from hf_prompting.artifacts.export import export_folder
+        from hf_prompting.artifacts.export import check_export, export_classifier
 
-        export_folder(folder, output_dir, form=to, base_model=base_model)
+        check_export(output_dir, to)
+        from hf_prompting.recipe.prediction import load_classifier
+
+        classifier = load_classifier(folder, base_model=base_model)
+        export_classifier(classifier.model, classifier.tokenizer, output_dir, form=to)
         print(f"Exported to {output_dir}; its README.md shows how to use it")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_prompting.bases import hub_problem
 from hf_prompting.classifier import PromptForSequenceClassification
@@ -34,7 +34,7 @@ BLANK = "blank line"
 class Classifier:
     """A saved classifier, ready to use."""
 
-    model: PreTrainedModel
+    model: PromptForSequenceClassification
     tokenizer: PreTrainedTokenizerFast
     template: PromptTemplate
 

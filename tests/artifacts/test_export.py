@@ -24,11 +24,11 @@ from classifier_parts import (
 )
 from safetensors import safe_open
 from tiny_models import DECODER
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from hf_prompting import Verbalizer
-from hf_prompting.artifacts.export import export_folder
+from hf_prompting import PromptForSequenceClassification, Verbalizer
+from hf_prompting.artifacts.export import export_classifier
 from hf_prompting.cli import app
 from hf_prompting.errors import ArtifactError
 
@@ -61,8 +61,21 @@ def without_library(tasks: list[tuple[str, list[list[str]]]]) -> list[torch.Tens
     return [torch.tensor(rows).softmax(-1) for rows in json.loads(done.stdout.splitlines()[-1])]
 
 
+def export_folder(source: Path, target: Path, *, form: str) -> None:
+    model = PromptForSequenceClassification.from_pretrained(source)
+    export_classifier(model, AutoTokenizer.from_pretrained(source), target, form=form)
+
+
+def save_qwen2(folder: Path) -> str:
+    tokenizer = TOKENIZERS["qwen3"]()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), **DECODER, initializer_range=0.12)).save_pretrained(folder)
+    return str(folder)
+
+
 def saved(family: str, folder: Path, **settings: Any) -> tuple[Any, Any, Path]:
-    base = Path(save_base(family, folder / "base"))
+    base = Path(save_qwen2(folder / "base") if family == "qwen2" else save_base(family, folder / "base"))
     model, tokenizer = classifier(str(base), family, **settings)
     scramble(model)
     model.save_pretrained(folder / "prompt")
@@ -70,50 +83,41 @@ def saved(family: str, folder: Path, **settings: Any) -> tuple[Any, Any, Path]:
     return model, tokenizer, base
 
 
-def test_merged_models_and_embeddings_give_equal_scores_without_this_library(tmp_path: Path) -> None:
+CASES: dict[str, tuple[str, str, str]] = {
+    **{f"{family} {form}": (family, form, "") for family in ALL_FAMILIES for form in ("plain", "embeds")},
+    "gpt2 peft": ("gpt2", "peft", PREFIX),
+    "qwen3 peft": ("qwen3", "peft", PREFIX),
+    "t5 peft": ("t5", "peft", "{soft:3}Review: {text} It was {mask}"),
+    "qwen2 plain": ("qwen2", "plain", PREFIX),  # AutoTokenizer rebuilds its tokenizers, and drops the template
+}
+
+
+def takes_pairs(family: str, template: str) -> bool:
+    return not template and family in ALL_FAMILIES[1::2]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Case -> scores found without this library, and those of the classifier; one process for all cases."""
     tasks, expected = [], []
-    for number, family in enumerate(ALL_FAMILIES):
-        is_pair = number % 2 == 1
-        pairs = PAIRS if is_pair else None
-        model, tokenizer, base = saved(family, tmp_path / family, template=template_for(family, pair=is_pair))
-        rows = [[text, PAIRS[n]] if is_pair else [text] for n, text in enumerate(TEXTS)]
-        for form in ("plain", "embeds"):
-            export_folder(str(tmp_path / family / "prompt"), tmp_path / family / form, form=form)
-            tasks.append((code_of(tmp_path / family / form, base), rows))
-            expected.append(scores(model, tokenizer, pairs=pairs))
-    for found, wanted in zip(without_library(tasks), expected, strict=True):
-        assert (wanted.std(0) > 1e-6).all()
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    for case, (family, form, template) in CASES.items():
+        folder = tmp_path_factory.mktemp(case.replace(" ", "_"))
+        is_pair = takes_pairs(family, template)
+        settings = {"template": template or template_for(family, pair=is_pair)}
+        model, tokenizer, base = saved(family, folder, **settings)
+        expected.append(scores(model, tokenizer, pairs=PAIRS if is_pair else None))
+        export_folder(folder / "prompt", folder / "out", form=form)
+        tasks.append((code_of(folder / "out", base), [[text, PAIRS[n]][: 1 + is_pair] for n, text in enumerate(TEXTS)]))
+    return dict(zip(CASES, zip(without_library(tasks), expected, strict=True), strict=True))
 
 
-def test_a_family_whose_tokenizers_transformers_rebuilds_keeps_its_template(tmp_path: Path) -> None:
-    tokenizer = TOKENIZERS["qwen3"]()
-    torch.manual_seed(0)
-    base = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), **DECODER))
-    with torch.no_grad():
-        for parameter in base.parameters():
-            parameter.mul_(6.0)
-    base.save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    model, compiled = classifier(str(tmp_path / "base"), "qwen3")
-    model.save_pretrained(tmp_path / "prompt")
-    compiled.save_pretrained(tmp_path / "prompt")
-    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="plain")
-    found = without_library([(code_of(tmp_path / "out", tmp_path / "base"), [[text] for text in TEXTS])])
-    torch.testing.assert_close(found[0], scores(model, compiled), atol=1e-5, rtol=1e-4)
-
-
-def test_a_plain_prefix_is_a_stock_adapter_of_peft(tmp_path: Path) -> None:
-    tasks, expected = [], []
-    for family, template in (("gpt2", PREFIX), ("qwen3", PREFIX), ("t5", "{soft:3}Review: {text} It was {mask}")):
-        model, tokenizer, base = saved(family, tmp_path / family, template=template)
-        export_folder(str(tmp_path / family / "prompt"), tmp_path / family / "peft", form="peft")
-        tasks.append((code_of(tmp_path / family / "peft", base), [[text] for text in TEXTS]))
-        expected.append(scores(model, tokenizer))
-    config = json.loads((tmp_path / "gpt2" / "peft" / "adapter_config.json").read_text(encoding="utf-8"))
-    assert config["peft_type"] == "PROMPT_TUNING"
-    for found, wanted in zip(without_library(tasks), expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("case", CASES)
+def test_an_export_gives_equal_scores_without_this_library(
+    scored: dict[str, tuple[torch.Tensor, torch.Tensor]], case: str
+) -> None:
+    found, expected = scored[case]
+    assert (expected.std(0) > 1e-6).all()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 NO_ADAPTER = {
@@ -130,14 +134,21 @@ def test_what_peft_cannot_express_is_explained(family: str, tmp_path: Path) -> N
     template, said = NO_ADAPTER[family]
     saved(family, tmp_path, template=template)
     with pytest.raises(ArtifactError, match=f"{said}; use --to plain"):
-        export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="peft")
+        export_folder(tmp_path / "prompt", tmp_path / "out", form="peft")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_is_of_a_stock_method(tmp_path: Path) -> None:
+    saved("gpt2", tmp_path, template=PREFIX)
+    export_folder(tmp_path / "prompt", tmp_path / "out", form="peft")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["peft_type"], config["num_virtual_tokens"]) == ("PROMPT_TUNING", 3)
 
 
 def test_scaled_embeddings_are_exported_scaled_and_say_so(tmp_path: Path) -> None:
     """Gemma multiplies its embeddings by the root of H; PEFT, servers and inputs_embeds do not."""
     model, _, _ = saved("gemma3", tmp_path, template=PREFIX)
-    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="embeds")
+    export_folder(tmp_path / "prompt", tmp_path / "out", form="embeds")
     layout = json.loads((tmp_path / "out" / "prompt.json").read_text(encoding="utf-8"))["layout"]
     assert [part["kind"] for part in layout] == ["special", "soft", "template", "field", "template"]
     with safe_open(tmp_path / "out" / "prompt_embeddings.safetensors", framework="pt") as file:
@@ -147,7 +158,7 @@ def test_scaled_embeddings_are_exported_scaled_and_say_so(tmp_path: Path) -> Non
 
 def test_soft_tokens_are_never_generated_by_a_merged_model(tmp_path: Path) -> None:
     _, tokenizer, _ = saved("gpt2", tmp_path, template=PREFIX)
-    export_folder(str(tmp_path / "prompt"), tmp_path / "out", form="plain")
+    export_folder(tmp_path / "prompt", tmp_path / "out", form="plain")
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8"))
     assert generation["suppress_tokens"] == list(tokenizer.soft_token_ids)
     content = json.loads((tmp_path / "out" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -158,7 +169,7 @@ def test_soft_tokens_are_never_generated_by_a_merged_model(tmp_path: Path) -> No
 def test_no_private_path_is_in_an_export(tmp_path: Path) -> None:
     saved("gpt2", tmp_path, template=PREFIX)
     for form in ("plain", "peft", "embeds"):
-        export_folder(str(tmp_path / "prompt"), tmp_path / form, form=form)
+        export_folder(tmp_path / "prompt", tmp_path / form, form=form)
         for file in (tmp_path / form).iterdir():
             assert str(tmp_path).encode() not in file.read_bytes(), file
 
@@ -172,3 +183,5 @@ def test_the_command_exports_and_names_what_is_allowed(tmp_path: Path) -> None:
     assert result.exit_code == 0 and f"Exported to {tmp_path / 'out'}" in result.stdout
     result = CliRunner().invoke(app, [*call, "plain"])
     assert result.exit_code == 2 and "not empty" in result.stderr
+    result = CliRunner().invoke(app, ["export", "./no-such", "--to", "plain", "--output-dir", str(tmp_path / "new")])
+    assert result.exit_code == 2 and "no such folder" in result.stderr

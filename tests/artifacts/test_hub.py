@@ -10,6 +10,8 @@ from hub_prompts import error_line, loaded, pushed, save_prompt
 from hub_worker import Worker
 from loopback_hub import TOKEN, LoopbackHub
 
+OTHER_FILES = ("tokenizer.json", "config.json", "tokenizer_config.json")
+
 
 def test_a_pushed_prompt_loads_into_an_empty_cache(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path
@@ -88,6 +90,10 @@ def test_who_may_not_push_is_told_why(
 ) -> None:
     ran = worker.command("push", prompt[0], "--repo-id", repo_id, home=tmp_path / "author", token=token)
     assert said in error_line(ran)
+    assert (token or "no token") not in ran.err
+    arguments = ("push", prompt[0], "--repo-id", repo_id, "--debug")
+    ran = worker.command(*arguments, home=tmp_path / "author", token=token)  # a traceback does not tell it either
+    assert "Traceback" in ran.err and (token or "no token") not in ran.err + ran.out
 
 
 def test_the_page_of_a_prompt_is_pushed_as_a_space(
@@ -128,7 +134,9 @@ def test_an_upload_that_is_cut_leaves_the_branch_as_it_was_and_a_retry_works(
     torch.testing.assert_close(torch.tensor(found), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FILES)]
+)
 def test_a_download_that_is_cut_is_an_error_and_a_retry_works(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path, file: str
 ) -> None:

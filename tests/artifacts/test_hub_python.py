@@ -83,7 +83,11 @@ def test_a_base_is_pinned_to_its_commit_so_that_a_moved_one_changes_nothing(
     assert moved != first
 
 
-@pytest.mark.parametrize("change", [{"seed": 9}, {"n_embd": 64}, {"vocab_size": 40}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 9}, {"n_embd": 64}, pytest.param({"vocab_size": 40}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_another_model_under_the_bases_id_is_refused(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path, change: dict[str, int]
 ) -> None:

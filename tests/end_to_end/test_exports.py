@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hf_prompting import PromptForSequenceClassification, SoftPromptConfig
-from hf_prompting.artifacts.export import export_folder
+from hf_prompting.artifacts.export import export_classifier
 from hf_prompting.bases import locate_base
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,8 @@ def test_every_export_of_a_real_prompt_scores_as_the_classifier_does(base: str, 
     del model
     codes: list[Any] = []
     for form in BASES[base]:
-        export_folder(str(tmp_path / "prompt"), tmp_path / form, form=form)
+        fresh = PromptForSequenceClassification.from_pretrained(tmp_path / "prompt")
+        export_classifier(fresh, tokenizer, tmp_path / form, form=form)
         (code,) = re.findall(r"```python\n(.*?)\n```", (tmp_path / form / "README.md").read_text("utf-8"), re.DOTALL)
         code = code.replace("PATH_OF_THIS_FOLDER", str(tmp_path / form))
         codes.append(code[: code.index("print(class")].replace('prompt["base_model"]', repr(located.path_or_id)))
