@@ -35,6 +35,7 @@ def test_a_pushed_prompt_loads_into_an_empty_cache(
     assert len(hub.requests) == requests
 
 
+@pytest.mark.slow
 def test_pushing_again_makes_a_new_commit_and_the_old_one_can_still_be_pulled(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], base: Path, tmp_path: Path
 ) -> None:

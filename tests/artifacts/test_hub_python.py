@@ -105,6 +105,7 @@ def test_another_model_under_the_bases_id_is_refused(
     assert ("not the model" in said) == (change == {"seed": 9})
 
 
+@pytest.mark.slow
 def test_a_run_over_data_and_a_base_from_the_hub_goes_back_to_it_with_its_card(
     worker: Worker, hub: LoopbackHub, base: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="gives up a capability of Linux")
 def test_a_read_only_cache_reads_what_is_there_and_says_what_is_not(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path

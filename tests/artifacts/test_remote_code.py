@@ -55,6 +55,7 @@ def without_library(name: str, environment: dict[str, str], again: str = "") -> 
     return torch.tensor(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_a_folder_saved_with_code_loads_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PromptForSequenceClassification, "_auto_class", None)
     PromptForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
