@@ -15,14 +15,14 @@ from hf_prompting.benchmarks.prompt import Bench, measure_prompts, settings_with
 from hf_prompting.benchmarks.prompt_settings import PromptBenchmark
 from hf_prompting.cli.app import app
 from hf_prompting.errors import BenchmarkError, RecipeError
-from hf_prompting.recipe.reader import read_section
+from hf_prompting.recipe.reader import read_recipe_as
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "recipes" / "benchmarks" / "prompt.yaml"
 
 
 def test_the_shipped_settings_are_in_order() -> None:
-    settings = read_section(SETTINGS, PromptBenchmark)
+    settings = read_recipe_as(PromptBenchmark, SETTINGS).recipe
     assert Path(settings.test).is_file() and Path(settings.train).is_file()
     assert [section.bar for section in settings.training] == [4.0, 1.8, 5.0]
     assert {section.name: section.data is not None for section in settings.words} == {
@@ -31,7 +31,7 @@ def test_the_shipped_settings_are_in_order() -> None:
         "tnews": False,
         "iflytek": False,
     }
-    smoke = read_section(SETTINGS, PromptBenchmark, smoke=True)
+    smoke = read_recipe_as(PromptBenchmark, SETTINGS, smoke=True).recipe
     assert (smoke.num_rounds, smoke.openprompt_model, smoke.tasks.num_tasks) == (1, None, 8)
     assert smoke.shared_prompt.model == settings.shared_prompt.model
 
@@ -39,16 +39,16 @@ def test_the_shipped_settings_are_in_order() -> None:
 def test_mistakes_in_the_settings_are_named_with_their_lines(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("num_round: 3\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"a\.yaml:1: unknown key 'num_round' .*Did you mean 'num_rounds'"):
-        read_section(tmp_path / "a.yaml", PromptBenchmark)
+        read_recipe_as(PromptBenchmark, tmp_path / "a.yaml").recipe
 
 
 def test_nothing_of_this_machine_is_published() -> None:
-    settings = settings_without_paths(read_section(SETTINGS, PromptBenchmark))
+    settings = settings_without_paths(read_recipe_as(PromptBenchmark, SETTINGS).recipe)
     assert str(ROOT) not in json.dumps(settings) and settings["test"] == "test.jsonl"
 
 
 def test_data_of_an_unknown_name_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    settings = read_section(SETTINGS, PromptBenchmark)
+    settings = read_recipe_as(PromptBenchmark, SETTINGS).recipe
     with pytest.raises(BenchmarkError, match=r"tnew.*allowed are .*'tnews'"):
         next(measure_prompts(settings, data={"tnew": str(tmp_path)}))
     result = CliRunner().invoke(app, ["bench", "prompt", "--settings", str(SETTINGS), "--data", f"tnews={tmp_path}"])
@@ -56,7 +56,7 @@ def test_data_of_an_unknown_name_is_refused_before_anything_runs(tmp_path: Path)
 
 
 def test_contenders_are_given_the_same_template() -> None:
-    settings = read_section(SETTINGS, PromptBenchmark)
+    settings = read_recipe_as(PromptBenchmark, SETTINGS).recipe
     bench = Bench(settings=settings, data={}, say=print)
     given = bench.reviews("HuggingFaceTB/SmolLM2-135M-Instruct", 3)
     assert given["template"] == "{soft:3}Review: {text}\nSentiment:{mask}"
