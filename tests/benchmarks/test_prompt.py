@@ -39,7 +39,7 @@ def test_the_shipped_settings_are_in_order() -> None:
 def test_mistakes_in_the_settings_are_named_with_their_lines(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("num_round: 3\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"a\.yaml:1: unknown key 'num_round' .*Did you mean 'num_rounds'"):
-        read_recipe_as(PromptBenchmark, tmp_path / "a.yaml").recipe
+        read_recipe_as(PromptBenchmark, tmp_path / "a.yaml")
 
 
 def test_nothing_of_this_machine_is_published() -> None:
