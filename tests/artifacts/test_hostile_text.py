@@ -40,7 +40,7 @@ PAGES: dict[str, Callable[[Path], str]] = {
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved folder as somebody else might have put it on the Hub, with the card that a push writes."""
     tokenizer = TOKENIZERS["gpt2"]()
-    base = Path(tmp_path_factory.mktemp("base") / "base")
+    base = Path(tmp_path_factory.mktemp("under_hostile") / "base")
     tiny_model("gpt2", vocab_size=len(tokenizer), n_positions=1024).save_pretrained(base)
     tokenizer.save_pretrained(base)
     model, compiled = classifier(str(base), "gpt2", template=TEMPLATE, verbalizer=Verbalizer(LABELS))
@@ -48,8 +48,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(saved)
     compiled.save_pretrained(saved)
     prepare(saved, folder, repo_id="me/x", base_model="org/base")
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps({**values, "base_model_is_folder": False}), encoding="utf-8")
     record = {**prompt_record(model, compiled), "base_model": NASTY}
     (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
@@ -94,7 +92,7 @@ def test_the_card_of_a_run_escapes_what_turns_the_reading_order_in_its_header_to
 
 @pytest.mark.parametrize("command", [["show", "--text", NASTY], ["predict", "--text", NASTY]], ids=["show", "predict"])
 def test_nothing_breaks_out_into_the_terminal(hostile: Path, tmp_path: Path, command: list[str]) -> None:
-    base = next(hostile.parent.glob("base*")) / "base"
+    base = next(hostile.parent.glob("under_hostile*")) / "base"
     extra = ["--base-model", str(base)] if command[0] == "predict" else []
     result = CliRunner().invoke(app, [command[0], str(hostile), *command[1:], *extra])
     assert result.exit_code == 0, result.output

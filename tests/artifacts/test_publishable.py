@@ -41,6 +41,20 @@ def edit(file: Path, **values: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}), encoding="utf-8")
 
 
+def on_purpose(folder: Path) -> None:
+    """Declare every change of the folder intended, so that its sums are not compared."""
+    for name in ("config.json", "tokenizer_config.json"):
+        edit(folder / name, checksums=None)
+
+
+def test_what_was_changed_after_saving_is_not_sent(folder: Path) -> None:
+    save_file({"soft_prompt.rows": torch.zeros(5, 32)}, folder / "model.safetensors")
+    with pytest.raises(ArtifactError, match="not as it was saved"):
+        check_whole(folder)
+    on_purpose(folder)
+    check_whole(folder)
+
+
 def test_a_whole_folder_passes(folder: Path) -> None:
     check_whole(folder)
     check_nothing_private(folder)
@@ -59,18 +73,21 @@ def test_a_missing_or_cut_file_is_named(folder: Path, name: str, keep: int | Non
 
 def test_files_of_different_prompts_are_not_sent_together(folder: Path, tmp_path: Path) -> None:
     save_file({"soft_prompt.rows": torch.zeros(4, 32)}, folder / "model.safetensors")
+    on_purpose(folder)
     with pytest.raises(ArtifactError, match=r"shape \[4, 32\].*\[5, 32\]"):
         check_whole(folder)
 
 
 def test_the_tokenizer_of_another_template_is_not_sent(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", prompt_template_source="{text} so{mask}")
+    on_purpose(folder)
     with pytest.raises(ArtifactError, match="holds the template"):
         check_whole(folder)
 
 
 def test_values_that_are_not_finite_are_not_sent(folder: Path) -> None:
     save_file({"soft_prompt.rows": torch.full((5, 32), torch.nan)}, folder / "model.safetensors")
+    on_purpose(folder)
     with pytest.raises(ArtifactError, match="not finite"):
         check_whole(folder)
 

@@ -88,7 +88,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pyte
         patched.setattr(StopOnNonFinite, "on_step_end", press_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             run_pretraining(read)
-    with pytest.raises(ArtifactError, match="add --resume"):
+    with pytest.raises(ArtifactError, match="again with --resume"):
         run_pretraining(read)
     resumed = run_pretraining(read, resume=True)
     assert resumed.rows == whole.rows
