@@ -79,6 +79,19 @@ def seal(settings: Path, names: Iterable[str]) -> None:
         new.unlink(missing_ok=True)
 
 
+def reseal(settings: Path) -> None:
+    """Write the sums again after this library itself changed the settings; files without sums stay without.
+
+    Args:
+        settings: the JSON file, such as ``config.json``.
+    Example:
+        >>> reseal(Path("out/config.json"))  # doctest: +SKIP
+    """
+    sums = json.loads(settings.read_text(encoding="utf-8")).get(KEY)
+    if isinstance(sums, dict):
+        seal(settings, [name for name in sums if name != settings.name])
+
+
 def verify(settings: Path, find: Callable[[str], Path | None]) -> None:
     """Make sure that a JSON file and the files it vouches for are as they were saved.
 

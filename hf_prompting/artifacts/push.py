@@ -17,8 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from hf_prompting.artifacts.model_card import OWN_PLACE, CardContents, write_card
 from hf_prompting.artifacts.publishable import ADAPTER_FILES, check_nothing_private, check_whole, publishable_files
 from hf_prompting.artifacts.versions import installed_versions
-from hf_prompting.checksums import KEY as CHECKSUMS
-from hf_prompting.checksums import seal
+from hf_prompting.checksums import reseal
 from hf_prompting.classifier import PromptClassifierConfig
 from hf_prompting.classifier.remote_code import write_remote_code
 from hf_prompting.errors import ArtifactError, HubError
@@ -159,8 +158,7 @@ def _record_base(file: Path, base_model: str | None) -> None:
         if name in values and base_model != recorded:
             values[name] = None
     file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if isinstance(values.get(CHECKSUMS), dict):
-        seal(file, [name for name in values[CHECKSUMS] if name != file.name])
+    reseal(file)
 
 
 def _card_of(config: PromptClassifierConfig, *, name: str) -> CardContents:

@@ -13,6 +13,8 @@ import os
 import re
 from pathlib import Path
 
+from hf_prompting.checksums import reseal
+
 _PACKAGE = "hf_prompting"
 _HERE = Path(__file__)
 _OWN_IMPORT = re.compile(rf"^(\s*)from {_PACKAGE}\.([\w.]+) import ", flags=re.MULTILINE)
@@ -41,6 +43,7 @@ def write_remote_code(folder: str | os.PathLike[str]) -> list[Path]:
     config = target / "config.json"
     values = {**json.loads(config.read_text(encoding="utf-8")), "auto_map": AUTO_MAP}
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    reseal(config)
     (target / "modeling_prompt.py").unlink(
         missing_ok=True
     )  # transformers' copy, which names modules that are not there
