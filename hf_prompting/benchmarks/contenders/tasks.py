@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_prompting.benchmarks.contenders.given import Settings, classifier, load, rows
+from hf_prompting.checksums import seal
 from hf_prompting.classifier import PromptBank
 
 
@@ -54,4 +55,5 @@ def _fill(bank: PromptBank, settings: Settings, folder: Path) -> None:
         shutil.copy(folder / "first" / "config.json", own)
         table = torch.randn(shape, generator=generator) * 0.05
         save_file({"soft_prompt.rows": table}, own / "model.safetensors", metadata={"format": "pt"})
+        seal(own / "config.json", ["model.safetensors"])
         bank.add(f"task {number}", own)
