@@ -52,15 +52,13 @@ def prompt(
 
         read = read_recipe_as(PromptBenchmark, settings, smoke=smoke).recipe
         console = Console(stderr=True)
-        measures = []
+        measures, machine, plain = [], describe_machine(), settings_without_paths(read)
         with console.status("prepare") as status:
             for measure in measure_prompts(read, data=_pairs(data or []), say=status.update):
                 measures.append(measure)
                 console.print(f"[dim]{measure.name}: {measure.verdict or 'done'}[/dim]", highlight=False)
-        machine = describe_machine()
-        write_json(
-            output_dir / "prompt.json", machine=machine, settings=settings_without_paths(read), measures=measures
-        )
+                # After each line, so that an error in a late one loses none of the minutes before it.
+                write_json(output_dir / "prompt.json", machine=machine, settings=plain, measures=measures)
         title = f"{machine['cpu']}, {machine['threads']} threads"
         write_table(output_dir / "prompt.md", f"hf-prompting bench prompt: {title}", measures)
         draw_ratios(output_dir / "prompt.png", measures, title=title)
@@ -101,7 +99,7 @@ def seq2seq(
         machine, settings = describe_machine(), settings_of(smoke=smoke)
         write_json(output_dir / "seq2seq.json", machine=machine, settings=settings, measures=measures)
         title = f"{machine['cpu']}, {machine['threads']} threads"
-        write_table(output_dir / "prompt.md", f"hf-prompting bench prompt: {title}", measures)
+        write_table(output_dir / "seq2seq-results.md", f"hf-prompting bench seq2seq: {title}", measures)
         draw_ratios(output_dir / "seq2seq.png", measures, title=title)
         Console().print(result_table(f"bench seq2seq: {title}", measures))
         print(f"Written to {output_dir}")
