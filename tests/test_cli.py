@@ -229,3 +229,8 @@ def test_the_module_is_the_same_command_and_survives_a_closed_pipe(saved: Path, 
         errors = process.stderr.read().decode()
         assert process.wait(timeout=60) == 1
     assert "Traceback" not in errors
+
+
+def test_show_says_that_a_recipe_of_another_task_has_no_prompt(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("task: generation\n", encoding="utf-8")
+    assert "recipe of task 'generation'; show is for prompts" in mistake("show", tmp_path, "--text", TEXT)

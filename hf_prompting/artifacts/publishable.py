@@ -97,7 +97,7 @@ def _classifier_config(folder: Path) -> PromptClassifierConfig:
     if values.get("model_type") != PromptClassifierConfig.model_type:
         raise ArtifactError(
             f"{folder} holds a model of type {values.get('model_type')!r}; a {PromptClassifierConfig.model_type!r} or "
-            "a PEFT adapter is needed"
+            "a PEFT adapter is needed. Push another model with its own push_to_hub"
         )
     config: PromptClassifierConfig = PromptClassifierConfig.from_pretrained(folder)
     config.check_complete()

@@ -140,7 +140,9 @@ def take_turns(
 def _note(contender: Contender, error: BenchmarkError, errors: dict[str, str]) -> None:
     if not contender.may_fail:
         raise error
-    errors[contender.name] = str(error)
+    # A result is published: what went wrong, without the lines of the traceback, which name this machine's folders.
+    what, _, words = str(error).partition("; its last words:")
+    errors[contender.name] = ": ".join([what, *words.strip().splitlines()[-1:]])
 
 
 class _Process:

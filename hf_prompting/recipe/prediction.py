@@ -208,7 +208,7 @@ def _check_folder(folder: str) -> None:
     except (ValueError, AttributeError, OSError) as error:
         raise ArtifactError(f"{config} is unreadable or no JSON object; save the folder again") from error
     if kind != CLASSIFIER_TYPE:
-        raise ArtifactError(f"{folder} holds a model of type {kind!r}; a {CLASSIFIER_TYPE!r} is needed")
+        raise ArtifactError(f"{folder} holds a model of type {kind!r}; this needs a prompt ({CLASSIFIER_TYPE!r})")
 
 
 def _columns(template: PromptTemplate, columns: Sequence[str]) -> dict[str, str]:

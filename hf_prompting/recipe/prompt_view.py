@@ -13,8 +13,9 @@ from hf_prompting.artifacts.escaping import visible
 from hf_prompting.errors import RecipeError
 from hf_prompting.recipe.check import parse_prompt
 from hf_prompting.recipe.prediction import load_tokenizer
-from hf_prompting.recipe.reader import RECIPE_FILE, read_recipe
+from hf_prompting.recipe.reader import RECIPE_FILE, read_recipe, task_of
 from hf_prompting.recipe.run import compiled_tokenizer
+from hf_prompting.recipe.schema import Recipe
 from hf_prompting.templates import PromptToken, describe_prompt, tokenization_difference
 
 STYLES: dict[str, str] = {
@@ -38,6 +39,8 @@ def tokenizer_of(folder_or_recipe: str, *, overrides: Sequence[str] = ()) -> Any
         (path / RECIPE_FILE).is_file() and not (path / "config.json").is_file()
     )
     if is_recipe:
+        if (task := task_of(path)) != Recipe.task:
+            raise RecipeError(f"{path} is a recipe of task {task!r}; show is for prompts, task {Recipe.task!r}")
         read = read_recipe(path, overrides=overrides)
         return compiled_tokenizer(read.recipe, *parse_prompt(read))
     if overrides:
