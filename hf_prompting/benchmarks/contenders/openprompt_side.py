@@ -53,7 +53,8 @@ def training(settings):
     model = PromptForClassification(plm=base, template=template, verbalizer=verbalizer, freeze_plm=True).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings["learning_rate"])
-    endless = itertools.cycle(list(loader))
+    # Not a list to cycle through: OpenPrompt takes the ids out of a batch that it has read.
+    endless = itertools.chain.from_iterable(itertools.repeat(loader))
 
     def some_steps():
         losses = []
