@@ -15,6 +15,7 @@ ROOT = Path(hf_prompting.__file__).parent
 LAYERS = (
     "errors",
     "checksums",
+    "cpu_products",
     "processes",
     "templates",
     "verbalizers",

@@ -20,6 +20,7 @@ from hf_prompting.classifier.label_head import one_at_a_time
 from hf_prompting.classifier.modeling_prompt import check_base, read_state, verify_saved
 from hf_prompting.classifier.packing import Nodes, pack_rows, packed_attention
 from hf_prompting.classifier.prefix import MIN_SHARED, num_equal
+from hf_prompting.cpu_products import fast_products
 from hf_prompting.errors import (
     ArtifactError,
     BaseModelError,
@@ -208,7 +209,7 @@ class PromptBank:
         line = torch.cat([packed.prefix_P, packed.ids_S])
         positions = torch.cat([torch.arange(num_shared, device=device), packed.positions_S])
         pieces = sorted({piece for task in tasks for piece in task.pieces_NL.flatten().tolist()} - {-1})
-        with one_at_a_time, packed_attention(self.base, packed):
+        with one_at_a_time, fast_products(), packed_attention(self.base, packed):
             _, scores_BKR = self.scorer.run(
                 lambda hidden: hidden[0, num_shared + packed.answers_BK.clamp(min=0)],
                 normalize=nodes.pieces_BM.shape[1] > 0,

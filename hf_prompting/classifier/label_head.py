@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hf_prompting.cpu_products import is_plain, linear
 from hf_prompting.errors import BaseModelError
 
 _CHUNK_LOGITS = 2**23  # logits held at a time for the normaliser: bounds its memory
@@ -104,10 +105,10 @@ def check_post_processing(base: Any, tap: HeadTap, logits: Tensor) -> None:
 
 
 def _rows(head: nn.Module, states: Tensor, ids: Tensor) -> Tensor:
-    if type(head) is not nn.Linear:  # quantised heads hold no plain rows
+    if not is_plain(head):  # quantised heads hold no plain rows
         full: Tensor = type(head).forward(head, states)
         return full[..., ids]
-    return F.linear(states, head.weight[ids], None if head.bias is None else head.bias[ids])
+    return linear(states, head.weight[ids], None if head.bias is None else head.bias[ids])
 
 
 def _post_processing(base: Any, bias: Tensor | None) -> Callable[[Tensor, slice], Tensor]:
@@ -128,7 +129,7 @@ def _post_processing(base: Any, bias: Tensor | None) -> Callable[[Tensor, slice]
 
 def _log_normalizer(head: nn.Module, states: Tensor, post: Callable[[Tensor, slice], Tensor]) -> Tensor:
     """Log of the summed exponentials over the vocabulary, chunk by chunk. (B, K, H) -> (B, K)"""
-    if type(head) is not nn.Linear:
+    if not is_plain(head):
         full: Tensor = type(head).forward(head, states)
         return post(full, slice(None)).float().logsumexp(-1)
 
@@ -136,7 +137,7 @@ def _log_normalizer(head: nn.Module, states: Tensor, post: Callable[[Tensor, sli
 
     def of_chunk(states: Tensor, start: int) -> Tensor:
         rows = slice(start, start + size)
-        logits = F.linear(states, head.weight[rows], None if head.bias is None else head.bias[rows])
+        logits = linear(states, head.weight[rows], None if head.bias is None else head.bias[rows])
         return post(logits, rows).float().logsumexp(-1)
 
     chunks = []

@@ -32,6 +32,7 @@ from hf_prompting.classifier.assembly import assemble
 from hf_prompting.classifier.configuration_prompt import PromptClassifierConfig
 from hf_prompting.classifier.label_head import one_at_a_time
 from hf_prompting.classifier.remote_code import write_remote_code
+from hf_prompting.cpu_products import fast_products
 from hf_prompting.errors import (
     ArtifactError,
     BaseModelError,
@@ -148,7 +149,9 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
             )
         self._check_soft_tokens(input_ids)
         keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        with one_at_a_time:
+        # Layers that run again in the backward pass would not find the same products there.
+        again = self.base.training and self.base.is_activation_checkpointing
+        with one_at_a_time, fast_products(enabled=not again):
             word_scores_BN = SCORERS[self.config.base_task](self.scorer, input_ids, keep)
         scores_BCW, is_word_CW = pad_words(word_scores_BN, self.word_counts)
         logits = AGGREGATIONS[self.config.aggregation](scores_BCW, is_word_CW, self.word_weights)

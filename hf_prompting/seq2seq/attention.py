@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hf_prompting.cpu_products import Linear
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
 from hf_prompting.seq2seq.positions import rotate
 
@@ -76,10 +77,10 @@ class Seq2SeqTransformerAttention(nn.Module):
         self.num_key_value_groups = config.num_attention_heads // num_key_value_heads
         self.scaling: float = self.head_dim**-0.5 if config.scale_attention else 1.0
         query_width, key_width = config.num_attention_heads * self.head_dim, num_key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_width, bias=config.use_bias)
-        self.k_proj = nn.Linear(config.hidden_size, key_width, bias=config.use_bias)
-        self.v_proj = nn.Linear(config.hidden_size, key_width, bias=config.use_bias)
-        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=config.use_bias)
+        self.q_proj = Linear(config.hidden_size, query_width, bias=config.use_bias)
+        self.k_proj = Linear(config.hidden_size, key_width, bias=config.use_bias)
+        self.v_proj = Linear(config.hidden_size, key_width, bias=config.use_bias)
+        self.o_proj = Linear(query_width, config.hidden_size, bias=config.use_bias)
 
     def forward(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hf_prompting.cpu_products import is_plain, linear
 from hf_prompting.seq2seq.loss import IGNORED, check_labels, mean_of_items
 
 # Scores held at once: few enough to stay near the processor, rows enough for a fast matrix product.
@@ -58,7 +58,7 @@ def can_chunk(head: nn.Module) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and type(head) is nn.Linear
+        and is_plain(head)
         and head.bias is None
         and type(head.weight) is nn.Parameter
         and "forward" not in vars(head)
@@ -78,7 +78,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         for start in range(0, len(labels), num_rows):
             rows, targets = states[start : start + num_rows], labels[start : start + num_rows, None]
-            scores = F.linear(rows, weight).float()
+            scores = linear(rows, weight).float()
             total += scores.gather(1, targets).sum().neg_()
             largest = scores.amax(dim=1, keepdim=True)
             exponentials = scores.sub_(largest).exp_()
@@ -88,12 +88,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             gradient.scatter_add_(1, targets, gradient.new_full(targets.shape, -1.0))
             gradient = gradient.to(states.dtype)
             if states_gradient is not None:
-                torch.mm(gradient, weight, out=states_gradient[start : start + num_rows])
+                states_gradient[start : start + num_rows] = linear(gradient, weight.t())
             if weight_gradient is not None:
-                if weight.dtype == torch.float32:
-                    weight_gradient.addmm_(gradient.t(), rows)
-                else:
-                    weight_gradient += gradient.t() @ rows
+                weight_gradient += linear(gradient.t(), rows.t())
         ctx.save_for_backward(states_gradient, weight_gradient)
         ctx.weight_dtype = weight.dtype
         return total

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from hf_prompting.cpu_products import is_plain
 from hf_prompting.errors import Seq2SeqInputError
 
 
@@ -53,6 +54,6 @@ def _weights(model: nn.Module) -> list[nn.Parameter]:
     found = {
         id(module.weight): module.weight
         for module in model.modules()
-        if type(module) is nn.Linear and type(module.weight) is nn.Parameter and module.weight.device.type == "cpu"
+        if is_plain(module) and type(module.weight) is nn.Parameter and module.weight.device.type == "cpu"
     }
     return list(found.values())

@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from hf_prompting.cpu_products import Linear
 from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
@@ -76,9 +77,9 @@ class Seq2SeqTransformerFeedForward(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.dropout = config.activation_dropout
         outer, inner = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(outer, inner, bias=config.use_bias) if config.gated_feed_forward else None
-        self.up_proj = nn.Linear(outer, inner, bias=config.use_bias)
-        self.down_proj = nn.Linear(inner, outer, bias=config.use_bias)
+        self.gate_proj = Linear(outer, inner, bias=config.use_bias) if config.gated_feed_forward else None
+        self.up_proj = Linear(outer, inner, bias=config.use_bias)
+        self.down_proj = Linear(inner, outer, bias=config.use_bias)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, H)."""

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs, can_return_tuple
 
+from hf_prompting.cpu_products import Linear
 from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq.chunked_loss import can_chunk, states_loss
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
@@ -174,7 +175,7 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
     def __init__(self, config: Seq2SeqTransformerConfig) -> None:
         super().__init__(config)
         self.model = Seq2SeqTransformerModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.output_scale = config.hidden_size**-0.5 if config.scale_output else 1.0
         self.post_init()
 

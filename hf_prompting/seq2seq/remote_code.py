@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 
+from hf_prompting.cpu_products import Linear
 from hf_prompting.errors import HfPromptingError
 
 _OWN_IMPORT = re.compile(r"^(\s*)from hf_prompting\.(?:seq2seq\.)?(\w+) import ", flags=re.MULTILINE)
@@ -29,7 +30,11 @@ _FILES = (
     "remote_code.py",
     "stacks.py",
 )
-SOURCE_FILES = (*(Path(__file__).with_name(name) for name in _FILES), Path(inspect.getfile(HfPromptingError)))
+SOURCE_FILES = (
+    *(Path(__file__).with_name(name) for name in _FILES),
+    Path(inspect.getfile(Linear)),
+    Path(inspect.getfile(HfPromptingError)),
+)
 
 
 def write_remote_code(folder: str | os.PathLike[str]) -> list[Path]:

@@ -1,0 +1,138 @@
+"""Products by oneDNN are torch's own: same numbers, same gradients, and out of the way wherever they do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from hf_prompting import cpu_products
+from hf_prompting.cpu_products import Linear, fast_products, linear
+
+needs_faster = pytest.mark.skipif(not cpu_products._is_faster(), reason="torch's own product is as fast here")
+
+
+def case(*shape: int, out: int = 128, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (shape, (out, shape[-1]), (out,))
+    states, weight, row = (torch.randn(size, generator=generator, requires_grad=True) for size in sizes)
+    return states, weight, row if bias else None
+
+
+def calls_of_onednn(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Record the shapes that are multiplied by oneDNN from here on; the products stay what they are."""
+    shapes: list[torch.Size] = []
+    multiply = cpu_products._multiply
+
+    def recorded(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        shapes.append(states.shape)
+        return multiply(states, weight, bias)
+
+    monkeypatch.setattr(cpu_products, "_multiply", recorded)
+    return shapes
+
+
+def test_a_product_by_hand() -> None:
+    states, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    expected = [[1 * 3 + 2 * 4 + 10.0, 1 * 5 + 2 * 6 + 20.0]]
+    assert cpu_products._multiply(states, weight, torch.tensor([10.0, 20.0])).tolist() == expected
+    assert linear(states, weight, torch.tensor([10.0, 20.0])).tolist() == expected
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(64, 96), (4, 33, 96), (2, 3, 17, 96)])
+def test_values_and_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    given = [part for part in case(*shape, bias=bias) if part is not None]
+    torch_own, ours = F.linear(*given), cpu_products._Linear.apply(*given, *([] if bias else [None]))
+    upstream = torch.randn(torch_own.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours, torch_own, rtol=1e-5, atol=1e-4)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, given, upstream), torch.autograd.grad(torch_own, given, upstream), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_gradients_can_be_differentiated_again() -> None:
+    states, weight, bias = case(8, 96)
+    curvatures = []
+    for function in (F.linear, cpu_products._Linear.apply):
+        (slope,) = torch.autograd.grad(function(states, weight, bias).pow(3).sum(), states, create_graph=True)
+        curvatures.append(torch.autograd.grad(slope.sum(), weight)[0])
+    torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-4, atol=1e-2)
+
+
+def test_frozen_weights_get_no_gradient_and_keep_nothing() -> None:
+    states, weight, _ = case(64, 96)
+    frozen = weight.detach()
+    product = cpu_products._Linear.apply(states, frozen, None)
+    saved = [tensor for tensor in product.grad_fn.saved_tensors if tensor is not None]
+    assert [tensor.data_ptr() for tensor in saved] == [frozen.data_ptr()]  # the states are needed by no gradient
+    product.sum().backward()
+    assert states.grad is not None and weight.grad is None
+
+
+@pytest.mark.parametrize("columns", [True, False])
+def test_any_layout_of_the_weight_is_read(columns: bool) -> None:
+    states, weight, _ = case(64, 96)
+    weight = weight.detach().t().contiguous().t() if columns else weight.detach()[::2]
+    torch.testing.assert_close(
+        cpu_products._multiply(states, weight, None), F.linear(states, weight), rtol=1e-5, atol=1e-4
+    )
+
+
+@needs_faster
+def test_large_float32_products_are_onednn_s_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, weight, _ = case(64, 96)
+    shapes = calls_of_onednn(monkeypatch)
+    linear(states, weight)
+    assert shapes == [states.shape]
+    tiny, tiny_weight, _ = case(1, 8)
+    linear(tiny, tiny_weight)
+    linear(states.double(), weight.double())
+    linear(states.bfloat16(), weight.bfloat16())
+    linear(states[:0], weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(states, weight).dtype == torch.bfloat16
+    with torch.backends.mkldnn.flags(enabled=False):
+        linear(states, weight)
+    assert len(shapes) == 1
+
+
+def test_a_wrong_width_is_torch_s_own_error() -> None:
+    states, _, _ = case(64, 96)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        linear(states, torch.zeros(128, 95))
+
+
+@needs_faster
+@pytest.mark.parametrize("layer", [nn.Linear(96, 128), Conv1D(128, 96)], ids=["Linear", "Conv1D"])
+def test_layers_of_any_model_multiply_by_it_inside_fast_products(
+    layer: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, _, _ = case(4, 16, 96)
+    plain = layer(states)
+    shapes = calls_of_onednn(monkeypatch)
+    with fast_products():
+        fast = layer(states)
+    assert len(shapes) == 1
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-4)
+    layer(states)
+    assert len(shapes) == 1
+
+
+def test_the_layer_is_an_nn_linear_with_the_same_state() -> None:
+    layer = Linear(96, 128)
+    other = nn.Linear(96, 128)
+    other.load_state_dict(layer.state_dict())
+    states, _, _ = case(64, 96)
+    assert isinstance(layer, nn.Linear)
+    torch.testing.assert_close(layer(states), other(states), rtol=1e-5, atol=1e-4)
+
+
+def test_torch_still_has_the_product() -> None:
+    """If this fails, torch renamed what its compiler multiplies with: mend ``_multiply``, or delete the file."""
+    schema = str(torch.ops.mkldnn._linear_pointwise.default._schema)
+    assert schema.endswith("(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y")
+    assert {"avx512_f", "cpu_name"} <= set(torch.cpu.get_capabilities()) or not cpu_products._is_faster()
