@@ -112,6 +112,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # with gaps between rows, oneDNN takes a path that is thousands of times slower
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(states, weight, bias, "none", [], "")
     return product
 

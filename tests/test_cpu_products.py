@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.pytorch_utils import Conv1D
 
 from hf_prompting import cpu_products
@@ -73,13 +77,36 @@ def test_frozen_weights_get_no_gradient_and_keep_nothing() -> None:
     assert states.grad is not None and weight.grad is None
 
 
-@pytest.mark.parametrize("columns", [True, False])
-def test_any_layout_of_the_weight_is_read(columns: bool) -> None:
+class _Strides(TorchDispatchMode):
+    """Record the strides of the weights that oneDNN is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.mkldnn._linear_pointwise.default:
+            self.seen.append(args[1].stride())
+        return func(*args, **(kwargs or {}))
+
+
+LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, int]]] = {
+    "rows": (lambda weight: weight, (96, 1)),
+    "columns": (lambda weight: weight.t().contiguous().t(), (1, 128)),
+    "a slice of columns": (lambda weight: F.pad(weight, (0, 5))[:, :96], (96, 1)),
+    "every second row": (lambda weight: weight.repeat_interleave(2, 0)[::2], (96, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_any_layout_of_the_weight_is_read_and_never_one_with_gaps(name: str) -> None:
     states, weight, _ = case(64, 96)
-    weight = weight.detach().t().contiguous().t() if columns else weight.detach()[::2]
-    torch.testing.assert_close(
-        cpu_products._multiply(states, weight, None), F.linear(states, weight), rtol=1e-5, atol=1e-4
-    )
+    layout, strides = LAYOUTS[name]
+    laid_out = layout(weight.detach())
+    with _Strides() as given:
+        product = cpu_products._multiply(states.detach(), laid_out, None)
+    assert given.seen == [strides]
+    torch.testing.assert_close(product, F.linear(states, weight), rtol=1e-5, atol=1e-4)
 
 
 @needs_faster
