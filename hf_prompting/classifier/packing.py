@@ -21,9 +21,11 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hf_prompting.classifier.shared_attention import bias_of, shared_attention
 from hf_prompting.verbalizers import LabelTrie
 
 _NAME = "hf_prompting_packed"
+MIN_SHARED_APART = 128  # shared tokens from which on multiplying them apart was faster than sdpa
 _LAYOUT: ContextVar[_Layout] = ContextVar("layout")
 
 
@@ -178,11 +180,21 @@ class _Layout:
     def __init__(self, rows: PackedRows) -> None:
         self.rows = rows
         self._masks: dict[int | None, Tensor | None] = {}
+        self._biases: dict[int | None, tuple[Tensor, Tensor | None]] = {}
 
     def mask(self, window: int | None) -> Tensor | None:
         if window not in self._masks:
             self._masks[window] = self.rows.mask(window)
         return self._masks[window]
+
+    def biases(self, window: int | None) -> tuple[Tensor, Tensor | None]:
+        """Give the mask as biases of own and of shared tokens, (B, T, T) and (B, T, P) or None where all are seen."""
+        if window not in self._biases:
+            mask = self.mask(window)
+            assert mask is not None, "rows behind a beginning always have a mask"
+            shared, own = mask[:, 0].tensor_split([self.rows.num_shared], dim=-1)
+            self._biases[window] = bias_of(own), None if bool(shared.all()) else bias_of(shared)
+        return self._biases[window]
 
 
 @contextmanager
@@ -222,10 +234,21 @@ def _attend(
     query_BHTD, key_BHTD, value_BHTD = (
         rows.columns(states[0, :, -num_own:].transpose(0, 1)) for states in (query, key, value)
     )
-    if num_shared:
-        key_BHTD = _behind(key[:, :, :num_shared], key_BHTD)
-        value_BHTD = _behind(value[:, :, :num_shared], value_BHTD)
-    out_BTHD, _ = sdpa(module, query_BHTD, key_BHTD, value_BHTD, layout.mask(sliding_window), **kwargs)
+    if num_shared >= MIN_SHARED_APART and _can_attend_apart(query, kwargs):
+        out_BTHD = shared_attention(
+            query_BHTD,
+            key_BHTD,
+            value_BHTD,
+            key[0, :, :num_shared],
+            value[0, :, :num_shared],
+            *layout.biases(sliding_window),
+            scaling=kwargs.get("scaling") or query.shape[-1] ** -0.5,
+        )
+    else:
+        if num_shared:
+            key_BHTD = _behind(key[:, :, :num_shared], key_BHTD)
+            value_BHTD = _behind(value[:, :, :num_shared], value_BHTD)
+        out_BTHD, _ = sdpa(module, query_BHTD, key_BHTD, value_BHTD, layout.mask(sliding_window), **kwargs)
     out_SHD = rows.line(out_BTHD)
     if query.shape[2] > num_own:
         mask = None
@@ -240,6 +263,12 @@ def _attend(
 
 
 AttentionInterface.register(_NAME, _attend)
+
+
+def _can_attend_apart(query: Tensor, kwargs: dict[str, Any]) -> bool:
+    """Tell whether the beginning may be a part of its own: where it is faster, and is all that ``sdpa`` would do."""
+    is_plain = not kwargs.get("dropout") and kwargs.get("position_bias") is None
+    return is_plain and query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
 
 
 def _behind(shared: Tensor, own_BHTD: Tensor) -> Tensor:
