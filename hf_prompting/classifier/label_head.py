@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from hf_prompting.cpu_products import is_plain, linear
 from hf_prompting.errors import BaseModelError
 
-_CHUNK_LOGITS = 2**23  # logits held at a time for the normaliser: bounds its memory
+_CHUNK_LOGITS = 2**20  # logits held at a time for the normaliser: they stay in the processor's cache
 _MIN_CHUNK = 1024  # rows of the head; fewer would not fill a matrix product
 
 
@@ -119,7 +119,7 @@ def _post_processing(base: Any, bias: Tensor | None) -> Callable[[Tensor, slice]
     divisor = getattr(config, "logits_scaling", None) or 1.0  # Granite
 
     def apply(logits: Tensor, rows: slice) -> Tensor:
-        logits = logits * (factor / divisor)
+        logits = logits if factor == divisor else logits * (factor / divisor)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         return logits if bias is None else logits + bias[0, rows]
