@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_prompting.classifier.shared_attention import bias_of, shared_attention
+from hf_prompting.classifier.cpu_attention import bias_of, grouped_attention, shared_attention
 from hf_prompting.verbalizers import LabelTrie
 
 _NAME = "hf_prompting_packed"
@@ -76,8 +76,11 @@ class PackedRows:
         """
         num_rows, width = self.is_token_BT.shape
         is_full = not self.num_shared and self.answers_BK.shape[1] == 1 and len(self.places_S) == num_rows * width
-        if is_full and (window is None or width <= window):
-            return None
+        return None if is_full and (window is None or width <= window) else self.full_mask(window)
+
+    def full_mask(self, window: int | None) -> Tensor:
+        """Give ``mask`` in any case."""
+        num_rows, width = self.is_token_BT.shape
         see_prefix = self.is_token_BT.new_ones(num_rows, width, self.num_shared)
         may_see = torch.cat([see_prefix, self.may_see_BTT], dim=2)
         if window is not None:
@@ -180,21 +183,27 @@ class _Layout:
     def __init__(self, rows: PackedRows) -> None:
         self.rows = rows
         self._masks: dict[int | None, Tensor | None] = {}
-        self._biases: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        self._biases: dict[int | None, Tensor] = {}
+        self._sees_all: dict[int | None, bool] = {}
 
     def mask(self, window: int | None) -> Tensor | None:
         if window not in self._masks:
             self._masks[window] = self.rows.mask(window)
         return self._masks[window]
 
-    def biases(self, window: int | None) -> tuple[Tensor, Tensor | None]:
-        """Give the mask as biases of own and of shared tokens, (B, T, T) and (B, T, P) or None where all are seen."""
+    def bias(self, window: int | None) -> Tensor:
+        """Give the mask as a bias of scores, (B, T, P + T)."""
         if window not in self._biases:
-            mask = self.mask(window)
-            assert mask is not None, "rows behind a beginning always have a mask"
-            shared, own = mask[:, 0].tensor_split([self.rows.num_shared], dim=-1)
-            self._biases[window] = bias_of(own), None if bool(shared.all()) else bias_of(shared)
+            mask = self.rows.full_mask(window)
+            self._biases[window] = bias_of(mask[:, 0])
         return self._biases[window]
+
+    def biases(self, window: int | None) -> tuple[Tensor, Tensor | None]:
+        """Give biases of own and of shared tokens, (B, T, T) and (B, T, P), or None where all shared ones are seen."""
+        shared, own = self.bias(window).tensor_split([self.rows.num_shared], dim=-1)
+        if window not in self._sees_all:
+            self._sees_all[window] = not bool(shared.any())
+        return own, None if self._sees_all[window] else shared
 
 
 @contextmanager
@@ -234,20 +243,19 @@ def _attend(
     query_BHTD, key_BHTD, value_BHTD = (
         rows.columns(states[0, :, -num_own:].transpose(0, 1)) for states in (query, key, value)
     )
-    if num_shared >= MIN_SHARED_APART and _can_attend_apart(query, kwargs):
-        out_BTHD = shared_attention(
-            query_BHTD,
-            key_BHTD,
-            value_BHTD,
-            key[0, :, :num_shared],
-            value[0, :, :num_shared],
-            *layout.biases(sliding_window),
-            scaling=kwargs.get("scaling") or query.shape[-1] ** -0.5,
-        )
+    attend_apart = num_shared >= MIN_SHARED_APART and _is_cpu_s(query, kwargs)
+    if num_shared and not attend_apart:
+        key_BHTD = _behind(key[:, :, :num_shared], key_BHTD)
+        value_BHTD = _behind(value[:, :, :num_shared], value_BHTD)
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    if attend_apart:
+        shared = key[0, :, :num_shared], value[0, :, :num_shared]
+        biases = layout.biases(sliding_window)
+        out_BTHD = shared_attention(query_BHTD, key_BHTD, value_BHTD, *shared, *biases, scaling=scaling)
+    elif _is_short(query_BHTD, key_BHTD) and _is_cpu_s(query, kwargs):
+        bias = layout.bias(sliding_window)
+        out_BTHD = grouped_attention(query_BHTD, key_BHTD, value_BHTD, bias, scaling=scaling)
     else:
-        if num_shared:
-            key_BHTD = _behind(key[:, :, :num_shared], key_BHTD)
-            value_BHTD = _behind(value[:, :, :num_shared], value_BHTD)
         out_BTHD, _ = sdpa(module, query_BHTD, key_BHTD, value_BHTD, layout.mask(sliding_window), **kwargs)
     out_SHD = rows.line(out_BTHD)
     if query.shape[2] > num_own:
@@ -256,8 +264,8 @@ def _attend(
             steps = torch.arange(num_shared, device=query.device)
             distance = steps[:, None] - steps[None]
             mask = ((distance >= 0) & (distance < sliding_window))[None, None]
-        shared = (states[:, :, :num_shared] for states in (query, key, value))
-        out_shared, _ = sdpa(module, *shared, mask, **{**kwargs, "is_causal": mask is None})
+        beginning = (states[:, :, :num_shared] for states in (query, key, value))
+        out_shared, _ = sdpa(module, *beginning, mask, **{**kwargs, "is_causal": mask is None})
         out_SHD = torch.cat([out_shared[0], out_SHD])
     return out_SHD[None], None
 
@@ -265,10 +273,15 @@ def _attend(
 AttentionInterface.register(_NAME, _attend)
 
 
-def _can_attend_apart(query: Tensor, kwargs: dict[str, Any]) -> bool:
-    """Tell whether the beginning may be a part of its own: where it is faster, and is all that ``sdpa`` would do."""
+def _is_cpu_s(query: Tensor, kwargs: dict[str, Any]) -> bool:
+    """Tell whether the forms for a CPU do all that ``sdpa`` would do."""
     is_plain = not kwargs.get("dropout") and kwargs.get("position_bias") is None
     return is_plain and query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
+
+
+def _is_short(query_BHTD: Tensor, key_BHTD: Tensor) -> bool:
+    """Tell whether weights take less memory than keys and values that are repeated for the heads of their group."""
+    return query_BHTD.shape[1] > key_BHTD.shape[1] and key_BHTD.shape[2] <= 2 * key_BHTD.shape[3]
 
 
 def _behind(shared: Tensor, own_BHTD: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hf_prompting.benchmarks.machine import matrix_rate
+from hf_prompting.benchmarks.machine import matrix_rates
 from hf_prompting.seq2seq import Seq2SeqTransformerConfig, Seq2SeqTransformerForConditionalGeneration
 
 Settings = dict[str, Any]
@@ -176,8 +176,8 @@ def generation(settings: Settings) -> Callable[[], dict[str, Any]]:
 
 
 def matrix(settings: Settings) -> Callable[[], dict[str, Any]]:
-    """The machine's matrix-product rate, measured between the rounds of the others."""
-    return lambda: {"rate": matrix_rate(seconds=settings["seconds"])}
+    """The machine's matrix-product rates, measured between the rounds of the others."""
+    return lambda: matrix_rates(seconds=settings["seconds"])
 
 
 def _texts(settings: Settings, seed: int) -> Tensor:

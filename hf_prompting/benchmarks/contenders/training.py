@@ -12,7 +12,7 @@ from peft import PromptTuningConfig, get_peft_model
 from torch import Tensor
 
 from hf_prompting.benchmarks.contenders.given import Settings, batches, classifier, real_ids, right_padded
-from hf_prompting.benchmarks.machine import matrix_rate
+from hf_prompting.benchmarks.machine import matrix_rates
 
 
 def ours(settings: Settings) -> Callable[[], dict[str, Any]]:
@@ -73,8 +73,8 @@ def peft(settings: Settings) -> Callable[[], dict[str, Any]]:
 
 
 def matrix(settings: Settings) -> Callable[[], dict[str, Any]]:
-    """The machine's matrix-product rate, measured between the rounds of the others."""
-    return lambda: {"rate": matrix_rate(seconds=settings["seconds"])}
+    """The machine's matrix-product rates, measured between the rounds of the others."""
+    return lambda: matrix_rates(seconds=settings["seconds"])
 
 
 def _steps(model: Any, given: list[Any], settings: Settings, loss: Callable[[Any], Tensor]) -> Callable[[], Any]:

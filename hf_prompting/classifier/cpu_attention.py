@@ -1,11 +1,9 @@
-"""Attention of many rows behind a long beginning that they share, for a CPU.
+"""Attention in forms that suit a CPU: short rows, and many rows behind a long beginning that they share.
 
-The ordinary way lays the beginning's keys and values out for every row and every query head, and multiplies small
-matrices. Here the queries of all rows are one matrix that is multiplied with the beginning once. The softmax over both
-parts is joined by its normaliser, as blocks are in flash attention (Dao et al., 2022, section 3.1,
-arXiv:2205.14135), and the backward pass computes the weights again from it, so that no weights are kept.
+torch's own way lays keys and values out for every query head, and for every row where they are shared, and multiplies
+small matrices. Here the query heads of a key head are one matrix; behind a long beginning, those of all rows are.
 
-B rows, T columns, K key heads, G query heads for each of them, D width of a head, P shared tokens.
+B rows, T columns, S keys, H query heads, K key heads, G query heads of a key head, D width of a head, P shared tokens.
 """
 
 from __future__ import annotations
@@ -23,6 +21,32 @@ _NUM_SCORES = 2**20  # held at once: they stay in the processor's cache
 _HIDDEN = -1e30  # finite: a column of padding may see nothing, and must not become NaN
 
 
+def grouped_attention(
+    query_BHTD: Tensor, key_BKSD: Tensor, value_BKSD: Tensor, bias_BTS: Tensor, *, scaling: float
+) -> Tensor:
+    """``softmax(Q K^T * scaling + bias) V``, written out; keys and values are not repeated for their query heads.
+
+    Args:
+        query_BHTD: (B, H, T, D), H = K * G.
+        key_BKSD: (B, K, S, D).
+        value_BKSD: (B, K, S, D).
+        bias_BTS: added to the scores, see ``bias_of``.
+        scaling: factor of the scores.
+    Returns:
+        (B, T, H, D).
+    Example:
+        >>> one = torch.ones(1, 1, 2, 1)
+        >>> grouped_attention(one[:, :, :1], one, one, torch.zeros(1, 1, 2), scaling=1.0).tolist()
+        [[[[1.0]]]]
+    """
+    num_rows, _, width, size = query_BHTD.shape
+    num_key_heads, num_keys = key_BKSD.shape[1:3]
+    groups = (query_BHTD * scaling).reshape(num_rows, num_key_heads, -1, size)
+    scores = (groups @ key_BKSD.transpose(2, 3)).view(num_rows, num_key_heads, -1, width, num_keys)
+    weights = (scores + bias_BTS[:, None, None]).softmax(-1).view(num_rows, num_key_heads, -1, num_keys)
+    return (weights @ value_BKSD).view(query_BHTD.shape).transpose(1, 2)
+
+
 def shared_attention(
     query_BHTD: Tensor,
     key_BKTD: Tensor,
@@ -35,6 +59,9 @@ def shared_attention(
     scaling: float,
 ) -> Tensor:
     """``softmax(Q K^T * scaling) V`` with keys and values of the shared tokens before each row's own.
+
+    The softmax over both parts is joined by its normaliser, as blocks are in flash attention (Dao et al., 2022, section
+    3.1, arXiv:2205.14135); the backward pass computes the weights again from it, so that none are kept.
 
     Args:
         query_BHTD: (B, H, T, D), H = K * G.

@@ -1,4 +1,4 @@
-"""A long shared beginning is attended to apart from the rows, and nothing but the time changes."""
+"""Attention in a form that suits a CPU changes nothing but the time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from test_answers import MULTI, PAD, SINGLE, batch, rows
 from tiny_models import CAUSAL, tiny_model
 from torch import Tensor
 
-from hf_prompting.classifier import packing, shared_attention
+from hf_prompting.classifier import cpu_attention, packing
 from hf_prompting.classifier.answers import AnswerSlot, WordScorer
-from hf_prompting.classifier.shared_attention import bias_of
+from hf_prompting.classifier.cpu_attention import bias_of
 
 NAMES = ("query", "key", "value", "shared key", "shared value")
 
@@ -40,7 +40,7 @@ def test_two_shared_tokens_and_an_own_one_by_hand() -> None:
     query = torch.tensor([[[[1.0]]]])
     key, shared_key = torch.tensor([[[[0.0]]]]), torch.tensor([[[math.log(2.0)], [math.log(5.0)]]])
     value, shared_value = torch.tensor([[[[8.0]]]]), torch.tensor([[[16.0], [24.0]]])
-    found = shared_attention.shared_attention(
+    found = cpu_attention.shared_attention(
         query, key, value, shared_key, shared_value, torch.zeros(1, 1, 1), None, scaling=1.0
     )
     assert found.item() == pytest.approx((1 * 8 + 2 * 16 + 5 * 24) / (1 + 2 + 5))
@@ -49,13 +49,13 @@ def test_two_shared_tokens_and_an_own_one_by_hand() -> None:
 @pytest.mark.parametrize("num_scores", [2**20, 1], ids=["in one block", "row by row"])
 @pytest.mark.parametrize("hides_shared", [False, True])
 def test_it_is_attention_over_both_parts(hides_shared: bool, num_scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_attention, "_NUM_SCORES", num_scores)
+    monkeypatch.setattr(cpu_attention, "_NUM_SCORES", num_scores)
     given = parts(rows=3, heads=6, key_heads=2, width=5, shared=7, size=4)
     see_own = torch.ones(5, 5, dtype=torch.bool).tril().expand(3, -1, -1)
     see_shared = torch.ones(3, 5, 7, dtype=torch.bool)
     see_shared[..., :3] = not hides_shared
     shared_bias = bias_of(see_shared) if hides_shared else None
-    ours = shared_attention.shared_attention(*given, bias_of(see_own), shared_bias, scaling=0.3)
+    ours = cpu_attention.shared_attention(*given, bias_of(see_own), shared_bias, scaling=0.3)
     theirs = by_sdpa(given, torch.cat([see_shared, see_own], dim=-1), 0.3)
     torch.testing.assert_close(ours, theirs)
     upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -65,11 +65,26 @@ def test_it_is_attention_over_both_parts(hides_shared: bool, num_scores: int, mo
         torch.testing.assert_close(mine, other, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("heads", [1, 6])
+def test_short_rows_are_attended_to_without_repeating_keys(heads: int) -> None:
+    query, key, value, *_ = parts(rows=3, heads=heads, key_heads=1, width=5, shared=1, size=4)
+    may_see = torch.ones(5, 5, dtype=torch.bool).tril().expand(3, -1, -1)
+    ours = cpu_attention.grouped_attention(query, key, value, bias_of(may_see), scaling=0.3)
+    theirs = F.scaled_dot_product_attention(query, key, value, may_see[:, None], scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(ours, theirs.transpose(1, 2))
+    for mine, other in zip(
+        torch.autograd.grad(ours.square().sum(), (query, key, value)),
+        torch.autograd.grad(theirs.square().sum(), (query, key, value)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+
+
 def test_a_column_that_sees_nothing_stays_finite_and_sends_no_gradient() -> None:
     given = parts(rows=1, heads=1, key_heads=1, width=2, shared=3, size=4)
     see_own = torch.tensor([[[True, False], [False, False]]])
     see_shared = torch.tensor([[[True] * 3, [False] * 3]])
-    found = shared_attention.shared_attention(*given, bias_of(see_own), bias_of(see_shared), scaling=1.0)
+    found = cpu_attention.shared_attention(*given, bias_of(see_own), bias_of(see_shared), scaling=1.0)
     assert found.isfinite().all()
     gradients = torch.autograd.grad(found[:, 0].sum(), given)
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -90,7 +105,7 @@ def test_scores_and_gradients_of_models_are_those_of_padded_rows(
     """In float64 but for the norms of the models; the beginning is longer than Gemma's window and a Qwen's."""
     monkeypatch.setattr(packing, "MIN_SHARED_APART", 8)
     used: list[int] = []
-    attend = shared_attention.shared_attention
+    attend = cpu_attention.shared_attention
 
     def counted(*args: Any, **kwargs: Any) -> Tensor:
         used.append(args[3].shape[1])
