@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hf_prompting.artifacts import installed_versions
 from hf_prompting.cpu_products import linear
@@ -53,7 +55,7 @@ def matrix_rates(*, size: int = 1536, seconds: float = 1.5) -> dict[str, float]:
         ['rate', 'torch_rate']
     """
     left, right = torch.rand(size, size), torch.rand(size, size)
-    best = {torch.mm: float("inf"), linear: float("inf")}
+    best: dict[Callable[[Tensor, Tensor], Tensor], float] = {torch.mm: float("inf"), linear: float("inf")}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for product in best:
