@@ -93,12 +93,18 @@ class _FastProducts(TorchFunctionMode):
 
 
 class _Linear(torch.autograd.Function):
-    """Its gradients are products of the same kind, and so can be differentiated again."""
+    """Its gradients are products of the same kind, and so can be differentiated again, or by ``torch.func``."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(states if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None)
+    def forward(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _multiply(states, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        states, weight, _ = inputs
+        ctx.save_for_backward(states if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

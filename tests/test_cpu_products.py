@@ -67,6 +67,17 @@ def test_gradients_can_be_differentiated_again() -> None:
     torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-4, atol=1e-2)
 
 
+def test_torch_func_differentiates_row_by_row() -> None:
+    states, weight, bias = (part.detach() for part in case(4, 16, 96) if part is not None)
+
+    def slope(function: Callable[..., Tensor]) -> Tensor:
+        loss = lambda row, matrix: function(row, matrix, bias).pow(2).sum()  # noqa: E731
+        found: Tensor = torch.func.vmap(torch.func.grad(loss, argnums=1), in_dims=(0, None))(states, weight)
+        return found
+
+    torch.testing.assert_close(slope(cpu_products._Linear.apply), slope(F.linear), rtol=1e-4, atol=1e-2)
+
+
 def test_frozen_weights_get_no_gradient_and_keep_nothing() -> None:
     states, weight, _ = case(64, 96)
     frozen = weight.detach()
