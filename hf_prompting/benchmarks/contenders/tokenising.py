@@ -1,4 +1,4 @@
-"""From rows to ids and attention masks, 256 rows a call: by the template inside the tokenizer, and by Python strings.
+"""From rows to ids and attention masks, 64 rows a call: by the template inside the tokenizer, and by Python strings.
 
 Both are what a user calls, ``tokenizer(texts)``, with the tokenizer's own threads. transformers finds the characters of
 every token as well; a compiled tokenizer does so when it is asked for them.
@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from hf_prompting.benchmarks.contenders.given import Settings, rows
 from hf_prompting.templates import PromptTemplate, SlotKind, compile_template
 
-_AT_ONCE = 256
+_AT_ONCE = 64
 
 
 def ours(settings: Settings) -> Callable[[], dict[str, Any]]:
