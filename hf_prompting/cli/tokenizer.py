@@ -54,7 +54,7 @@ def tokenizer(
             rows = load_rows(file.parent, file.name)
             for column in field or ["text"]:
                 rows.require_texts([column])
-                texts.extend(str(text) for text in rows.table[column])
+                texts.extend(str(text) for text in rows.values(column))
         trained = train_tokenizer(
             texts,
             kind=model,

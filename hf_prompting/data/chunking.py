@@ -47,7 +47,7 @@ def chunk_texts(
             f"max_length is {max_length}, but the tokenizer's own special tokens take {len(before) + len(after)}; "
             f"allowed: at least {len(before) + len(after) + 1}"
         )
-    texts = [str(text) for text in rows.table[column]]
+    texts = [str(text) for text in rows.values(column)]
     documents = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     numbered = [(number, ids) for number, ids in enumerate(documents) if ids]
     if not numbered:

@@ -35,7 +35,7 @@ def labels_of(rows: Rows, column: str) -> list[str]:
         DataError: the column is missing, or a row has no single label.
     """
     rows.require_texts([column])
-    values: list[Any] = list(rows.table[column])
+    values: list[Any] = list(rows.values(column))
     feature = rows.table.features[column]
     if isinstance(feature, ClassLabel):
         return [label_text(feature.int2str(value) if value >= 0 else value) for value in values]

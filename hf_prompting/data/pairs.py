@@ -28,7 +28,7 @@ def texts_of(rows: Rows, column: str) -> list[str]:
         ['How old are your kids?']
     """
     rows.require_texts([column])
-    return [str(value) for value in rows.table[column]]
+    return [str(value) for value in rows.values(column)]
 
 
 def tokenize_pairs(

@@ -33,6 +33,7 @@ READERS: dict[str, str] = {
 }
 DELIMITED: dict[str, tuple[str, int]] = {".csv": (",", csv.QUOTE_MINIMAL), ".tsv": ("\t", csv.QUOTE_NONE)}
 SMALL_FILE = 2**24  # bytes, read in a moment
+_AT_ONCE = 1024  # rows decoded together
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ class Rows:
         """Return the first ``num_rows`` rows, or all of them for ``None``."""
         return self if num_rows is None or num_rows >= len(self) else self.select(range(num_rows))
 
+    def values(self, name: str) -> Iterator[Any]:
+        """Yield a column's values, decoded some rows at a time; ``table[name]`` decodes one at a time.
+
+        Example:
+            >>> list(rows.values("text"))  # doctest: +SKIP
+            ['great fun', 'far too long']
+        """
+        for batch in self.table.select_columns([name]).iter(batch_size=_AT_ONCE):
+            yield from batch[name]
+
     def require_columns(self, names: Iterable[str]) -> None:
         """Raise ``DataError`` unless every named column exists; the message names the nearest one."""
         for name in names:
@@ -84,7 +95,7 @@ class Rows:
         names = list(names)
         self.require_columns(names)
         for name in names:
-            for index, value in enumerate(self.table[name]):
+            for index, value in enumerate(self.values(name)):
                 if not isinstance(value, str | int | float):
                     found = "missing or null" if value is None else f"{type(value).__name__} {value!r:.40}"
                     raise DataError(f"{self.place(index)}: column {name!r} is {found}; a text or a number is needed")

@@ -60,10 +60,12 @@ def tokenize_rows(
             _name_the_row(encode, batch, [rows.place(index) for index in indices])
             raise
         encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+        if labels is not None:
+            encoded["labels"] = [labels[index] for index in indices]
         return encoded
 
     with quiet_if(len(rows) < SMALL_TABLE):
-        table = rows.table.select_columns(columns).map(
+        return rows.table.select_columns(columns).map(
             tokenize,
             batched=True,
             with_indices=True,
@@ -74,7 +76,6 @@ def tokenize_rows(
             new_fingerprint="tokenised",  # else `datasets` would pickle the tokenizer to make one, for a cache
             desc=f"Tokenise {rows.source}",
         )
-    return table if labels is None else table.add_column("labels", list(labels))
 
 
 def _name_the_row(

@@ -100,6 +100,24 @@ def column_of(name: str, row: Mapping[str, Column]) -> Column:
         ) from None
 
 
+def column_texts(name: str, values: Iterable[object]) -> list[str]:
+    """The texts of one field for a batch of rows.
+
+    Raises:
+        FieldError: as for :func:`field_values`, naming the row of the batch.
+    Example:
+        >>> column_texts("stars", [4, "five"])
+        ['4', 'five']
+    """
+    texts = []
+    for row, value in enumerate(values):
+        try:
+            texts.append(_as_text(name, value))
+        except FieldError as error:
+            raise FieldError(f"row {row} of the batch: {error}") from None
+    return texts
+
+
 def _as_text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
@@ -125,3 +143,13 @@ def render_group(group: TextGroup, values: Mapping[str, str]) -> str:
 def render_groups(groups: Sequence[TextGroup], values: Mapping[str, str]) -> dict[str, str]:
     """The tokenizer's keyword arguments for one row: ``{"text": ...}`` and, for two groups, ``"text_pair"``."""
     return {key: render_group(group, values) for key, group in zip(TEXT_KEYS, groups, strict=False)}
+
+
+def render_column(group: TextGroup, texts: Mapping[str, list[str]]) -> list[str]:
+    """:func:`render_group` for a batch: field name -> its texts in N rows."""
+    written = (
+        texts[part.name] if isinstance(part, Field) else itertools.repeat(part.text)
+        for part in group
+        if isinstance(part, Field | Text)
+    )
+    return list(map("".join, zip(*written, strict=False)))

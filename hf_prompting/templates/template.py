@@ -15,7 +15,9 @@ from hf_prompting.templates.rendering import (
     TextGroup,
     collapse_fields,
     column_of,
+    column_texts,
     field_values,
+    render_column,
     render_groups,
 )
 from hf_prompting.templates.segments import AnswerSlot, Field, Segment, SoftTokens, Text
@@ -142,14 +144,14 @@ class PromptTemplate:
         lengths = {name: len(values) for name, values in used.items()}
         if len(set(lengths.values())) > 1:
             raise FieldError(f"the columns of one batch must be equally long; their lengths are {lengths}")
-        rows: list[Mapping[str, str]] = []
-        for index, values in enumerate(zip(*used.values(), strict=True)):
-            try:
-                rows.append(field_values(self.fields, dict(zip(used, values, strict=True))))
-            except FieldError as error:
-                raise FieldError(f"row {index} of the batch: {error}") from None
-        rendered = [render_groups(self.text_groups, row) for row in self._fitting(rows, tokenizer, max_length)]
-        return {key: [texts[key] for texts in rendered] for key in TEXT_KEYS[: len(self.text_groups)]}
+        texts = {name: column_texts(name, values) for name, values in used.items()}
+        if self.joins_fields and max_length is not None:
+            rows = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+            fitting = self._fitting(rows, tokenizer, max_length)
+            texts = {name: [row[name] for row in fitting] for name in texts}
+        else:
+            self._fitting((), tokenizer, max_length)
+        return {key: render_column(group, texts) for key, group in zip(TEXT_KEYS, self.text_groups, strict=False)}
 
     def _fitting(
         self,

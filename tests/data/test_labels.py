@@ -57,6 +57,20 @@ def test_tokenised_rows_are_those_of_the_tokenizer_itself(tmp_path: Path) -> Non
     for row, text in zip(table, rows.table["text"], strict=True):
         assert row["input_ids"] == tokenizer(text, truncation=True, max_length=24)["input_ids"]
         assert row["length"] == len(row["input_ids"]) <= 24
+    assert table["labels"][:] == [0, 1, 0, 1]
+
+
+def test_two_texts_across_many_batches_are_those_of_the_tokenizer_itself() -> None:
+    template = PromptTemplate.parse("{soft:1}{a} 是 {soft:1}{b}?{mask}")
+    tokenizer = compile_template(template, smollm_bpe(), slot=SlotKind.CAUSAL).tokenizer
+    texts = ["good", "", "很好 👍", "a long text " * 4, "0"]
+    columns = {"a": [texts[n % 5] for n in range(600)], "b": [texts[n % 3] for n in range(600)]}
+    rows = Rows(Dataset.from_dict(columns), "made.csv").select(range(599, -1, -1))
+    table = tokenize_rows(rows, template=template, tokenizer=tokenizer, max_length=16, labels=range(600))
+    for row, a, b in zip(table, rows.values("a"), rows.values("b"), strict=True):
+        assert row["input_ids"] == tokenizer(a, b, truncation=True, max_length=16)["input_ids"]
+        assert row["attention_mask"] == [1] * row["length"]
+    assert table["labels"][:] == list(range(600))
 
 
 def test_a_row_that_cannot_be_tokenised_is_named_by_its_line(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_recipes import write_rows
 
-from hf_prompting.data import load_rows
+from hf_prompting.data import Rows, load_rows
 from hf_prompting.errors import DataError, HfPromptingError
 
 
@@ -22,6 +23,11 @@ def bad(folder: Path, name: str, content: str | bytes) -> str:
     with pytest.raises(DataError) as caught:
         load_rows(folder, name)
     return str(caught.value)
+
+
+def test_the_values_of_a_column_come_in_the_order_of_the_selected_rows() -> None:
+    rows = Rows(Dataset.from_dict({"n": range(3000), "other": [None] * 3000}), "made.csv").select(range(2500, 0, -1))
+    assert list(rows.values("n")) == list(range(2500, 0, -1))
 
 
 def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
