@@ -77,7 +77,7 @@ class WordScorer:
         if self.base.training and self.base.is_activation_checkpointing:
             # Layers run again in the backward pass, where no layout is set and no cache is filled.
             return self._causal_without_cache(input_ids, keep)
-        if self.pack and self.packing_is_exact(input_ids.device):
+        if self.reads_one_line(input_ids.device):
             return self._causal_packed(input_ids, keep, keep_prefix=not torch.is_grad_enabled())
         if self.base.training and self.trie.num_nodes > 1 and _is_split(self.base):
             # Split weights are gathered for the backward pass of a layer's output; the cache is no output of it.
@@ -112,6 +112,10 @@ class WordScorer:
                 use_cache=states is not None,
             )
         return self._words_from_nodes(scores)
+
+    def reads_one_line(self, device: torch.device) -> bool:
+        """Tell whether a causal model reads its rows without padding."""
+        return self.pack and self.packing_is_exact(device)
 
     def packing_is_exact(self, device: torch.device) -> bool:
         """Compare both ways on a few tokens, once: an architecture may mix neighbours outside of its attention."""
