@@ -227,7 +227,7 @@ class TrainingSection(Section):
         eval_steps: measure the dev rows every so many steps; ``null`` for every epoch.
         best_by: which dev number chooses the best moment and seed.
         early_stopping_patience: stop after so many dev measurements without a better one.
-        arguments: anything else of ``TrainingArguments``.
+        arguments: anything else of ``TrainingArguments``, such as ``activation_checkpointing`` (memory for time).
     """
 
     seeds: tuple[int, ...] = _value((0,), not_empty=True, at_least=0, at_most=2**32 - 1)

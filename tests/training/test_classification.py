@@ -56,6 +56,21 @@ def test_the_choice_can_be_made_by_hand(tmp_path: Path) -> None:
         assert tuning.padding["read"] == (0.0 if chosen else tuning.padding["blind"])
 
 
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+def test_checkpointed_activations_give_the_same_tuning(family: str, tmp_path: Path) -> None:
+    found = []
+    for checkpointing in (False, True):
+        model, tokenizer, rows = bucketed_classifier(family)
+        extra = {"activation_checkpointing": checkpointing, "optim": "sgd"}
+        arguments = bucketed_arguments(tmp_path / str(checkpointing), extra=extra)
+        tuning = tune(model, tokenizer, train=rows, dev=None, arguments=arguments, bucket_by_length=True)
+        assert model.base.is_activation_checkpointing == checkpointing
+        losses = [entry["loss"] for entry in tuning.curve if "loss" in entry]
+        found.append((losses, model.soft_prompt.rows.detach()))
+    assert found[1][0] == pytest.approx(found[0][0], abs=1e-4)
+    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-5, rtol=1e-4)
+
+
 def test_dev_rows_sorted_by_length_give_the_same_numbers(tmp_path: Path) -> None:
     found = []
     for sort in (False, True):
