@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from hf_prompting.classifier.branches import Branches, can_share, shared_encoder_states
 from hf_prompting.classifier.label_head import check_post_processing, label_rows
 from hf_prompting.classifier.packing import Nodes, can_pack, pack_rows, packed_attention
 from hf_prompting.classifier.padding import align
@@ -23,6 +26,8 @@ from hf_prompting.errors import InputTextError
 from hf_prompting.verbalizers import LabelTrie
 
 logger = logging.get_logger(__name__)
+
+Way = Callable[[Tensor, Tensor], Tensor]  # ids (B, T) and what is kept of them -> scores (B, N)
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,21 @@ class WordScorer:
             they would not, it switches itself off.
         share_prefix: let it also read the tokens that all rows of a batch begin with (soft tokens, instruction,
             demonstrations) once, and keep their states between batches that need no gradient.
+        share_encoder: let an encoder-decoder's branches of label words read the encoder's states of their row, instead
+            of a copy for each; likewise exact, or off.
     """
 
-    def __init__(self, base: Any, slot: AnswerSlot, *, pack: bool = True, share_prefix: bool = True) -> None:
+    def __init__(
+        self,
+        base: Any,
+        slot: AnswerSlot,
+        *,
+        pack: bool = True,
+        share_prefix: bool = True,
+        share_encoder: bool = True,
+    ) -> None:
         self.pack = pack
+        self.share_encoder = share_encoder
         self.prefix = SharedPrefix(enabled=share_prefix)
         self._is_exact: bool | None = None
         self.base = base
@@ -77,7 +93,7 @@ class WordScorer:
         if self.base.training and self.base.is_activation_checkpointing:
             # Layers run again in the backward pass, where no layout is set and no cache is filled.
             return self._causal_without_cache(input_ids, keep)
-        if self.pack and self.packing_is_exact(input_ids.device):
+        if self.reads_one_line(input_ids.device):
             return self._causal_packed(input_ids, keep, keep_prefix=not torch.is_grad_enabled())
         if self.base.training and self.trie.num_nodes > 1 and _is_split(self.base):
             # Split weights are gathered for the backward pass of a layer's output; the cache is no output of it.
@@ -113,10 +129,15 @@ class WordScorer:
             )
         return self._words_from_nodes(scores)
 
+    def reads_one_line(self, device: torch.device) -> bool:
+        """Tell whether a causal model reads its rows without padding."""
+        return self.pack and self.packing_is_exact(device)
+
     def packing_is_exact(self, device: torch.device) -> bool:
         """Compare both ways on a few tokens, once: an architecture may mix neighbours outside of its attention."""
         if self._is_exact is None:
-            self._is_exact = self._can_pack() and self._packing_agrees(device)
+            packed = [partial(self._causal_packed, keep_prefix=kept) for kept in (False, True)]
+            self._is_exact = self._can_pack() and self._agree(device, self._causal_by_levels, *packed)
         return self._is_exact
 
     def _can_pack(self) -> bool:
@@ -124,7 +145,8 @@ class WordScorer:
         return named and not getattr(self.base, "_is_stateful", False) and can_pack(self.base)
 
     @torch.no_grad()
-    def _packing_agrees(self, device: torch.device) -> bool:
+    def _agree(self, device: torch.device, plain: Way, *others: Way) -> bool:
+        """Tell whether other ways to read rows give the scores of the plain one."""
         length = MIN_SHARED + 4
         ids = (
             torch.arange(1, 3 * length + 1, device=device).reshape(3, length)
@@ -135,10 +157,9 @@ class WordScorer:
         modes = {module: module.training for module in self.base.modules()}
         self.base.eval()
         try:
-            expected = self._causal_by_levels(ids, keep)
-            found = [self._causal_packed(ids, keep, keep_prefix=kept) for kept in (False, True)]
-        except Exception as error:  # whatever an unknown architecture says to a line of rows
-            logger.info(f"{type(self.base).__name__} is read with padding: {error}")
+            expected, *found = [way(ids, keep) for way in (plain, *others)]
+        except Exception as error:  # whatever an unknown architecture says to rows in another form
+            logger.info(f"{type(self.base).__name__} is read in the plain way: {error}")
             return False
         finally:
             self.prefix.forget()
@@ -187,42 +208,58 @@ class WordScorer:
     def _causal_without_cache(self, input_ids: Tensor, keep: Tensor) -> Tensor:
         """Read prompt and branch together, every branch with a copy of the prompt."""
         ids, mask = align(input_ids, keep, side="left", pad_id=self.slot.pad_id)
-        branches, branch_mask, nodes = self._branches(ids.device)
-        num_rows, num_branches, length = ids.shape[0], *branches.shape
-        ids = torch.cat([ids.repeat_interleave(num_branches, 0), branches.repeat(num_rows, 1)], dim=1)
-        mask = torch.cat([mask.repeat_interleave(num_branches, 0), branch_mask.repeat(num_rows, 1)], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        branches = Branches.of_trie(self.trie, pad_id=self.slot.pad_id, device=ids.device)
+        num_rows, num_branches = ids.shape[0], branches.ids_NL.shape[0]
+        ids = torch.cat([ids.repeat_interleave(num_branches, 0), branches.ids_NL.repeat(num_rows, 1)], dim=1)
+        mask = torch.cat([mask.repeat_interleave(num_branches, 0), branches.mask_NL.repeat(num_rows, 1)], dim=1)
         _, scores = self.run(
-            _last(length + 1),
-            normalize=True,
+            branches.nodes,
+            normalize=self.trie.num_nodes > 1,
+            num_plain=1,
             input_ids=ids,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
         )
-        return self._words_from_branches(scores, num_rows, nodes)
+        return self._words_from_nodes(scores)
 
     def seq2seq(self, input_ids: Tensor, keep: Tensor) -> Tensor:
         """Teacher forcing in the decoder; the encoder runs once. (B, T) -> (B, N)"""
+        # Layers that run again in the backward pass would find the model's ordinary attention there.
+        again = self.base.training and self.base.is_activation_checkpointing
+        share = self.share_encoder and not again and len(self.trie.branches()) > 1
+        share = share and self.sharing_is_exact(input_ids.device)
+        return self._seq2seq(input_ids, keep, share=share)
+
+    def _seq2seq(self, input_ids: Tensor, keep: Tensor, *, share: bool) -> Tensor:
+        """Read every branch behind the decoder's prefix; ``share`` the encoder's states, or copy them."""
         ids, mask = align(input_ids, keep, side="right", pad_id=self.slot.pad_id)
         encoder_outputs = self.base.get_encoder()(input_ids=ids, attention_mask=mask, return_dict=True)
-        branches, branch_mask, nodes = self._branches(ids.device)
-        num_rows, num_branches, length = ids.shape[0], *branches.shape
+        branches = Branches.of_trie(self.trie, pad_id=self.slot.pad_id, device=ids.device)
+        num_rows, num_branches = ids.shape[0], branches.ids_NL.shape[0]
         prefix = torch.tensor(self.slot.decoder_prefix, device=ids.device).expand(num_branches, -1)
-        decoder_ids = torch.cat([prefix, branches], dim=1).repeat(num_rows, 1)
-        decoder_mask = torch.cat([torch.ones_like(prefix), branch_mask], dim=1).repeat(num_rows, 1)
-        states = encoder_outputs.last_hidden_state.repeat_interleave(num_branches, 0)
-        encoder_outputs = type(encoder_outputs)(last_hidden_state=states)
-        _, scores = self.run(
-            _last(length + 1),
-            normalize=length > 0,
-            attention_mask=mask.repeat_interleave(num_branches, 0),
-            encoder_outputs=encoder_outputs,
-            decoder_input_ids=decoder_ids,
-            decoder_attention_mask=decoder_mask,
-            use_cache=False,
-        )
-        return self._words_from_branches(scores, num_rows, nodes)
+        decoder_ids = torch.cat([prefix, branches.ids_NL], dim=1).repeat(num_rows, 1)
+        states = encoder_outputs.last_hidden_state
+        if not share:
+            states, mask = states.repeat_interleave(num_branches, 0), mask.repeat_interleave(num_branches, 0)
+        with shared_encoder_states(self.base, mask) if share else nullcontext():
+            _, scores = self.run(
+                branches.nodes,
+                normalize=self.trie.num_nodes > 1,
+                num_plain=1,
+                attention_mask=mask,
+                encoder_outputs=type(encoder_outputs)(last_hidden_state=states),
+                decoder_input_ids=decoder_ids,
+                use_cache=False,
+            )
+        return self._words_from_nodes(scores)
+
+    def sharing_is_exact(self, device: torch.device) -> bool:
+        """Compare both ways on a few tokens, once: an architecture may have a cross-attention of its own."""
+        if self._is_exact is None:
+            ways = [partial(self._seq2seq, share=share) for share in (False, True)]
+            self._is_exact = can_share(self.base) and self._agree(device, *ways)
+        return self._is_exact
 
     def masked(self, input_ids: Tensor, keep: Tensor) -> Tensor:
         """Fill as many masks as the word has tokens, all at once. (B, T) -> (B, N)
@@ -281,26 +318,6 @@ class WordScorer:
             return output, logits
         check_post_processing(self.base, tap, output.logits)
         return output, logits - tap.normalizer[..., None]
-
-    def _branches(self, device: torch.device) -> tuple[Tensor, Tensor, list[list[int]]]:
-        """Return all branches as ids (at least one row), their mask, and the trie nodes of each."""
-        paths = self.trie.branches() or [([], [])]
-        length = max(len(pieces) for _, pieces in paths)
-        ids = torch.full((len(paths), length), self.slot.pad_id, device=device)
-        mask = torch.zeros_like(ids)
-        for row, (_, pieces) in enumerate(paths):
-            ids[row, : len(pieces)] = torch.tensor(pieces, device=device)
-            mask[row, : len(pieces)] = 1
-        return ids, mask, [nodes for nodes, _ in paths]
-
-    def _words_from_branches(self, scores: Tensor, num_rows: int, nodes_of_branch: list[list[int]]) -> Tensor:
-        by_branch = scores.reshape(num_rows, len(nodes_of_branch), *scores.shape[1:])  # (B, branches, 1 + length, R)
-        place_of: dict[int, tuple[int, int]] = {0: (0, 0)}
-        for branch, nodes in enumerate(nodes_of_branch):
-            for place, node in enumerate(nodes, start=1):
-                place_of.setdefault(node, (branch, place))
-        branches, places = zip(*(place_of[node] for node in range(self.trie.num_nodes)), strict=True)
-        return self._words_from_nodes(by_branch[:, list(branches), list(places)])
 
     def _words_from_nodes(self, scores_BKR: Tensor) -> Tensor:
         nodes_NL, pieces_NL = self.trie.steps()

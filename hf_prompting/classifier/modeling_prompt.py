@@ -125,6 +125,11 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         """Return the base's output head, so that FSDP2 keeps a tied head and embedding together."""
         return self.base.get_output_embeddings()
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the padding of a batch costs time; a causal base mostly reads its rows in one line, without any."""
+        return self.config.base_task != "causal" or not self.scorer.reads_one_line(self.device)
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
@@ -25,9 +24,8 @@ from hf_prompting.recipe.generation_models import Contestant, SoftPrompted, with
 from hf_prompting.recipe.unfinished import keep_result, kept_result
 from hf_prompting.seq2seq import Seq2SeqTransformerForConditionalGeneration
 from hf_prompting.training import Tuning
-from hf_prompting.training.generation import lengths_of, train_pairs
+from hf_prompting.training.generation import train_pairs
 from hf_prompting.training.generation_arguments import make_generation_arguments
-from hf_prompting.training.length_buckets import LengthBucketSampler, padding_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +36,8 @@ class TrainedModel:
         num_parameters: of the model, soft tokens included.
         num_trained: of these, how many were trained.
         num_soft_tokens: before the source, and before the target.
-        tuning: steps, best dev score, learning curve and time.
+        tuning: steps, best dev score, learning curve, time and share of padding.
         test_seconds: of generating the test rows.
-        padding: share of padding in the batches of the first epoch, and in blind batches of the same size.
         test: metric -> value on the test rows.
         samples: first test rows: source, reference and generated text.
     """
@@ -50,7 +47,6 @@ class TrainedModel:
     num_soft_tokens: tuple[int, int]
     tuning: Tuning
     test_seconds: float
-    padding: dict[str, float]
     test: dict[str, float]
     samples: list[dict[str, str]]
 
@@ -111,7 +107,6 @@ def train_and_test(
         num_soft_tokens=(0, 0) if soft is None else (soft.source, soft.target),
         tuning=tuning,
         test_seconds=time.monotonic() - start,
-        padding=_padding(train, batch_size=recipe.training.per_device_train_batch_size, seed=seed),
         test=_metrics(checked, texts, checked.test.targets),
         samples=[
             {"source": source, "reference": reference, "text": text}
@@ -234,16 +229,6 @@ def _prepare_to_generate(model: PreTrainedModel, checked: CheckedGeneration, pro
         "decoder_prefix": list(prompted.decoder_prefix),
     }
     prompted.tokenizer.model_max_length = _max_source_length(checked)
-
-
-def _padding(train: Dataset, *, batch_size: int, seed: int) -> dict[str, float]:
-    lengths = lengths_of(train)
-    blind = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).tolist()
-    bucketed = list(LengthBucketSampler(lengths, batch_size, seed=seed))
-    return {
-        "bucketed": round(padding_share(lengths, bucketed, batch_size), 4),
-        "blind": round(padding_share(lengths, blind, batch_size), 4),
-    }
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, result: TrainedModel, folder: Path) -> None:

@@ -170,6 +170,7 @@ def _pretrain(checked: CheckedPretraining, folder: Path, say: Stages, *, resume:
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     values = dataclasses.asdict(tuning)
+    del values["padding"]
     start = {"step": 0, "eval_loss": before.mean_nll}
     return {
         "task": "pretraining",

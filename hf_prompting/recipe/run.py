@@ -228,6 +228,7 @@ def tune_and_test(checked: CheckedRecipe, base: Base, *, seed: int, work: Path, 
             train=_tokenized(checked.train, checked, checked.template, tokenizer),
             dev=None if checked.dev is None else _tokenized(checked.dev, checked, checked.template, tokenizer),
             arguments=arguments,
+            bucket_by_length=training.bucket_by_length,
             early_stopping_patience=training.early_stopping_patience,
             resume=resume,
         )

@@ -222,10 +222,12 @@ class TrainingSection(Section):
         label_smoothing: share of the target spread over all classes.
         class_weights: ``balanced``, or label -> weight.
         trainable_base: tune the base model as well.
+        bucket_by_length: rows of similar length share a batch, ``false`` draws batches blindly; ``null`` buckets where
+            padding costs time: not over causal models, which read a batch without padding.
         eval_steps: measure the dev rows every so many steps; ``null`` for every epoch.
         best_by: which dev number chooses the best moment and seed.
         early_stopping_patience: stop after so many dev measurements without a better one.
-        arguments: anything else of ``TrainingArguments``.
+        arguments: anything else of ``TrainingArguments``, such as ``activation_checkpointing`` (memory for time).
     """
 
     seeds: tuple[int, ...] = _value((0,), not_empty=True, at_least=0, at_most=2**32 - 1)
@@ -241,6 +243,7 @@ class TrainingSection(Section):
     label_smoothing: float = _value(0.0, at_least=0, below=1)
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
     trainable_base: bool = False
+    bucket_by_length: bool | None = None
     eval_steps: int | None = _value(None, at_least=1)
     best_by: Literal["loss", "accuracy"] = "loss"
     early_stopping_patience: int | None = _value(None, at_least=1)

@@ -28,6 +28,7 @@ OWNED: dict[str, str] = {
     "weight_decay": "training.weight_decay",
     "lr_scheduler_type": "training.lr_scheduler_type",
     "label_smoothing_factor": "training.label_smoothing",
+    "train_sampling_strategy": "training.bucket_by_length",
     "eval_strategy": "training.eval_steps",
     "eval_steps": "training.eval_steps",
     "save_strategy": "training.eval_steps",

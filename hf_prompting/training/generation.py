@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import Sampler
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_prompting.training.length_buckets import LengthBucketSampler
+from hf_prompting.training.length_buckets import LengthBucketSampler, epoch_padding, rows_of_a_step
 from hf_prompting.training.schedules import make_schedule
 from hf_prompting.training.tuning import Tuning, run_trainer
 
@@ -69,9 +70,8 @@ class PairTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         if not self.bucket_by_length:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         # the argument is the same rows without the columns that the model does not take
-        return LengthBucketSampler(lengths_of(self.train_dataset), size, seed=self.args.seed)
+        return pair_buckets(self.train_dataset, self.args)
 
 
 def train_pairs(
@@ -123,9 +123,14 @@ def train_pairs(
         data_collator=collator,
         compute_metrics=dev_metrics if arguments.predict_with_generate else None,
     )
-    return run_trainer(trainer, early_stopping_patience=early_stopping_patience, resume=resume)
+    tuning = run_trainer(trainer, early_stopping_patience=early_stopping_patience, resume=resume)
+    if "lengths" not in train.column_names:  # blocks of one length
+        return tuning
+    read = "bucketed" if bucket_by_length else "blind"
+    return replace(tuning, padding=epoch_padding(pair_buckets(train, arguments), arguments.train_batch_size, read=read))
 
 
-def lengths_of(rows: Dataset) -> list[tuple[int, int]]:
-    """Return the (source, target) tokens of every row of ``tokenize_pairs``."""
-    return [(source, target) for source, target in rows["lengths"]]
+def pair_buckets(rows: Dataset, arguments: Seq2SeqTrainingArguments) -> LengthBucketSampler:
+    """Return the order in which rows of ``tokenize_pairs`` with similar length share a step."""
+    lengths = [(source, target) for source, target in rows["lengths"]]
+    return LengthBucketSampler(lengths, rows_of_a_step(arguments), seed=arguments.seed)

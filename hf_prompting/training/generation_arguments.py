@@ -18,7 +18,6 @@ GENERATION_OWNED: dict[str, str] = {
     **OWNED,
     "lr_scheduler_type": "training.schedule",
     "lr_scheduler_kwargs": "training.schedule",
-    "train_sampling_strategy": "training.bucket_by_length",
     "bf16": "training.mixed_precision",
     "fp16": "training.mixed_precision",
     "predict_with_generate": "training.best_by",

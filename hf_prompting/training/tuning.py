@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,9 @@ from hf_prompting.training.checkpoints import (
     drop_partial_checkpoints,
     newest_whole_checkpoint,
 )
-from hf_prompting.training.counting import CountsRowsOnce
+from hf_prompting.training.classification import ClassifierTrainer, bucket_sampler
 from hf_prompting.training.interruption import SaveBeforeStop
+from hf_prompting.training.length_buckets import epoch_padding
 from hf_prompting.training.memory import out_of_memory_says
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Tuning:
         dev_score: the best dev loss (negated, so that more is better) or accuracy; ``None`` without dev rows.
         curve: ``trainer.state.log_history``.
         seconds: time of the training loop; after a resume, of its last part.
+        padding: share of padding in the training batches, see ``epoch_padding``; empty where it was not measured.
     """
 
     num_steps: int
@@ -63,6 +65,7 @@ class Tuning:
     dev_score: float | None
     curve: list[dict[str, float]]
     seconds: float
+    padding: dict[str, float] = field(default_factory=dict)
 
 
 def tune(
@@ -72,6 +75,7 @@ def tune(
     train: Dataset,
     dev: Dataset | None,
     arguments: TrainingArguments,
+    bucket_by_length: bool | None = None,
     early_stopping_patience: int | None = None,
     resume: bool = False,
 ) -> Tuning:
@@ -83,9 +87,11 @@ def tune(
     Args:
         model: a sequence classifier whose base is frozen (or not).
         tokenizer: its tokenizer; it pads the batches and is saved with every checkpoint.
-        train: tokenised rows with ``labels``.
+        train: tokenised rows with ``labels`` and ``length``.
         dev: the same, to choose the best moment; must be given if and only if ``arguments`` evaluate.
         arguments: from ``make_arguments``.
+        bucket_by_length: rows of similar length share a batch; ``None``: where padding costs time,
+            which is not so where a causal base reads a batch in one line (never with checkpointed activations).
         early_stopping_patience: stop after so many dev measurements without a better one.
         resume: go on from the newest whole checkpoint in ``arguments.output_dir``, if there is one. The result is that
             of an unbroken run, to the last bit on a CPU.
@@ -99,7 +105,15 @@ def tune(
         >>> tune(model, tokenizer, train=rows, dev=dev_rows, arguments=arguments).best_step  # doctest: +SKIP
         16
     """
-    trainer = CountsRowsOnce(
+    is_padded = bool(arguments.activation_checkpointing or model.reads_padding)
+    if bucket_by_length is None:
+        bucket_by_length = is_padded
+    read = ("bucketed" if bucket_by_length else "blind") if is_padded else None
+    padding = epoch_padding(bucket_sampler(train, arguments), arguments.train_batch_size, read=read)
+    if dev is not None and bucket_by_length:
+        dev = dev.select(np.argsort(dev["length"], kind="stable"))  # loss and accuracy are means over rows
+    trainer = ClassifierTrainer(
+        bucket_by_length=bucket_by_length,
         model=model,
         args=arguments,
         train_dataset=train,
@@ -108,7 +122,8 @@ def tune(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_dev_accuracy,
     )
-    return run_trainer(trainer, early_stopping_patience=early_stopping_patience, resume=resume)
+    tuning = run_trainer(trainer, early_stopping_patience=early_stopping_patience, resume=resume)
+    return replace(tuning, padding=padding)
 
 
 def run_trainer(trainer: Trainer, *, early_stopping_patience: int | None = None, resume: bool = False) -> Tuning:

@@ -57,6 +57,8 @@ def test_a_run_leaves_a_small_folder_that_predicts_what_was_measured(tmp_path: P
     assert metrics == json.loads(json.dumps(result.metrics))
     assert [seed["seed"] for seed in metrics["seeds"]] == [0, 1]
     assert set(metrics["mean"]) == {"accuracy", "f1"}
+    padding = metrics["seeds"][0]["padding"]
+    assert padding["read"] == 0 < padding["blind"], "a Llama reads a batch in one line"
     best = max(metrics["seeds"], key=lambda seed: (seed["dev_score"], -seed["seed"]))
     assert metrics["saved_seed"] == best["seed"]
 

@@ -40,15 +40,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "steps, each of two batches": {"eval_steps": 2, "gradient_accumulation_steps": 2},
     "epochs, stopped early": {"best_by": "accuracy", "learning_rate": 1e-12, "max_steps": 30},
     "no dev rows": {"eval_steps": 2, "best_by": None},
+    "buckets": {"eval_steps": 1, "best_by": None, "train_batch_size": 3, "bucket_by_length": True},
 }
-OTHERS = ("steps", "epochs, stopped early")
+OTHERS = ("steps", "epochs, stopped early", "no dev rows")
 
 
 class Cut(BaseException):
     """What a power cut would be, if it were an exception."""
 
 
-def tuned(folder: Path, *, resume: bool = False, cut_at: int = 0, **changes: Any) -> tuple[Tuning, dict[str, Tensor]]:
+def tuned(
+    folder: Path,
+    *,
+    resume: bool = False,
+    cut_at: int = 0,
+    bucket_by_length: bool | None = None,
+    **changes: Any,
+) -> tuple[Tuning, dict[str, Tensor]]:
     """Tune a fresh model; with ``cut_at``, break off in that call of it."""
     tokenizer = smollm_bpe()
     model, tokenizer = PromptForSequenceClassification.from_base(
@@ -85,6 +93,7 @@ def tuned(folder: Path, *, resume: bool = False, cut_at: int = 0, **changes: Any
         train=rows,
         dev=rows if has_dev else None,
         arguments=make_arguments(output_dir=folder, **settings),
+        bucket_by_length=bucket_by_length,
         early_stopping_patience=2 if settings.get("best_by") == "accuracy" else None,
         resume=resume,
     )
@@ -109,7 +118,7 @@ def assert_same(one: tuple[Tuning, dict[str, Tensor]], other: tuple[Tuning, dict
 
 @pytest.mark.parametrize(
     "name",
-    ["steps, each of two batches", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS), "no dev rows"],
+    ["steps, each of two batches", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS), "buckets"],
 )
 def test_a_training_that_was_cut_ends_to_the_last_bit_as_if_it_was_not(tmp_path: Path, name: str) -> None:
     whole = tuned(tmp_path / "whole", **SETTINGS[name])
