@@ -1,7 +1,7 @@
 """Dropout and RMSNorm for training on a CPU, where torch has no kernel of one piece for them as GPUs have.
 
 Both are the function that they replace, with fewer passes over memory and fewer tensors kept for the backward pass.
-Elsewhere (GPU, ``torch.compile``, no gradient) torch's own function is called.
+Elsewhere (GPU, ``torch.compile``) torch's own function is called.
 """
 
 from __future__ import annotations
@@ -55,18 +55,26 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
     if _is_ours(states):
         normed: Tensor = _RMSNorm.apply(states, weight, eps)  # type: ignore[no-untyped-call]
         return normed
+    if _is_eager_on_cpu(states) and not torch.is_grad_enabled():
+        wide = states.float()
+        return weight * (wide * _rms_factor(wide, eps)).to(states.dtype)
     if states.dtype == torch.float32 == weight.dtype:
         return F.rms_norm(states, (states.shape[-1],), weight, eps)
     return weight * F.rms_norm(states.float(), (states.shape[-1],), eps=eps).to(states.dtype)
 
 
+def _rms_factor(states: Tensor, eps: float) -> Tensor:
+    """(..., H) -> (..., 1)."""
+    norm: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+    return norm.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
+
+
 def _is_ours(states: Tensor) -> bool:
-    return (
-        states.requires_grad
-        and states.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    )
+    return states.requires_grad and torch.is_grad_enabled() and _is_eager_on_cpu(states)
+
+
+def _is_eager_on_cpu(states: Tensor) -> bool:
+    return states.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class _Dropout(torch.autograd.Function):
@@ -90,7 +98,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = states.float()
-        factor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
+        factor = _rms_factor(wide, eps)
         normed = wide * factor
         ctx.save_for_backward(normed, factor, weight)
         scaled: Tensor = weight * normed.to(states.dtype)
