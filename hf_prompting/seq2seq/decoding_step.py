@@ -8,14 +8,14 @@ products cost as much as the products. A model that is as this package made it g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from transformers.activations import ACT2FN
-from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer, EncoderDecoderCache, StaticLayer
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils.output_capturing import OutputRecorder
 
@@ -40,6 +40,7 @@ from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder, check_length
 _FEW_ROWS = 8  # below, attention by one fused call is faster; from here on, by products of many small matrices
 _FIRST_PLACES = 64
 _VARYING_ROTATIONS = ("dynamic", "longrope")  # their angles depend on the length of the text
+CacheLayer: TypeAlias = DynamicLayer | StaticLayer
 _PARTS = {
     Linear,
     nn.Linear,
@@ -73,8 +74,9 @@ def can_decode(model: Any, cache: Any) -> bool:
     activation = type(ACT2FN[config.hidden_act])
     return (
         len(own) == len(cross) == len(decoder.layers)
-        and all(type(layer) is GrowingLayer and layer.is_initialized for layer in own)
-        and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cross)
+        and all(layer.is_initialized for layer in (*own, *cross))
+        and {type(layer) for layer in own} in ({GrowingLayer}, {StaticLayer})
+        and {type(layer) for layer in cross} in ({DynamicLayer}, {StaticLayer})
         and config._attn_implementation in ("sdpa", "eager")
         and not (config.output_attentions or config.output_hidden_states)
         and not (rotary is not None and rotary.rope_type in _VARYING_ROTATIONS)
@@ -137,7 +139,7 @@ class DecodingStep:
         Raises:
             Seq2SeqInputError: if the text outgrows sinusoidal positions.
         """
-        num_past = self._own[0].get_seq_length()
+        num_past = int(self._own[0].get_seq_length())  # a static cache keeps a tensor
         if num_past >= self._num_places:
             self._place(2 * num_past)
         states = self._decoder.embed_tokens.forward(ids[:, 0])
@@ -150,7 +152,7 @@ class DecodingStep:
             check_length(num_past + 1, self._decoder.config)
             states = states + self._sinusoids[num_past]
         for layer, own, cross in zip(self._layers, self._own, self._cross, strict=True):
-            states = layer(states, rotation, bias, self._encoder_mask, own, cross)
+            states = layer(states, num_past, rotation, bias, self._encoder_mask, own, cross)
         states = self._decoder.norm.forward(states)
         return self._head(states if self._output_scale == 1.0 else states * self._output_scale)[:, None]
 
@@ -189,15 +191,16 @@ class _LayerStep:
     def __call__(
         self,
         states: Tensor,
+        num_past: int,
         rotation: tuple[Tensor, Tensor] | None,
         bias: Tensor | None,
         encoder_mask: Tensor | None,
-        own: DynamicLayer,
-        cross: DynamicLayer,
+        own: CacheLayer,
+        cross: CacheLayer,
     ) -> Tensor:
         layer = self.layer
         states = layer.add(
-            layer.self_attn_norm, lambda normed: self._attend_to_own(normed, rotation, bias, own), states
+            layer.self_attn_norm, lambda normed: self._attend_to_own(normed, num_past, rotation, bias, own), states
         )
         states = layer.add(
             layer.cross_attn_norm,
@@ -207,14 +210,19 @@ class _LayerStep:
         return layer.add(layer.mlp_norm, self._feed_forward, states)
 
     def _attend_to_own(
-        self, states: Tensor, rotation: tuple[Tensor, Tensor] | None, bias: Tensor | None, cache: DynamicLayer
+        self,
+        states: Tensor,
+        num_past: int,
+        rotation: tuple[Tensor, Tensor] | None,
+        bias: Tensor | None,
+        cache: CacheLayer,
     ) -> Tensor:
         num = self.num_key_heads
         heads = self.project(states).view(len(states), -1, self.head_dim)
         turned = heads[:, :-num]
         if rotation is not None:
             turned = rotate(turned, *rotation)
-        keys, values = cache.update(turned[:, -num:, None], heads[:, -num:, None])
+        keys, values = _append(cache, turned[:, -num:], heads[:, -num:], num_past)
         return self.project_back(self._attend(turned[:, :-num], keys, values, bias))
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -240,6 +248,17 @@ class _LayerStep:
             return self.narrow(self.activation(inner))
         gate, up = inner.chunk(2, dim=-1)
         return self.narrow(self.activation(gate) * up)
+
+
+def _append(cache: CacheLayer, key: Tensor, value: Tensor, num_past: int) -> tuple[Tensor, Tensor]:
+    """Write one token's (B, heads, D) keys and values behind the others, and return all there are by now."""
+    if isinstance(cache, DynamicLayer):
+        updated: tuple[Tensor, Tensor] = cache.update(key[:, :, None], value[:, :, None])
+        return updated
+    cache.keys[:, :, num_past] = key
+    cache.values[:, :, num_past] = value
+    cache.cumulative_length.add_(1)
+    return cache.keys[:, :, : num_past + 1], cache.values[:, :, : num_past + 1]
 
 
 def _product(layers: Sequence[nn.Linear], num_rows: int) -> Callable[[Tensor], Tensor]:

@@ -159,7 +159,7 @@ class Seq2SeqTransformerModel(Seq2SeqTransformerPreTrainedModel):
         return embedded
 
 
-class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedModel, Seq2SeqTransformerGenerationMixin):
+class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerGenerationMixin, Seq2SeqTransformerPreTrainedModel):
     """The encoder-decoder with an output projection to the vocabulary: trains on labels and generates.
 
     Example:

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_seq2seq import PRESETS, some_ids, tiny_model
 from torch import Tensor, nn
+from transformers import CompileConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from hf_prompting.errors import Seq2SeqInputError
@@ -27,6 +28,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "beams": {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
+    "static cache": {"do_sample": False, "cache_implementation": "static"},
     "sampled": {"do_sample": True, "temperature": 1.5, "top_k": 20},
 }
 
@@ -79,6 +81,19 @@ def test_the_step_equals_forward(
             assert len(num_steps) == len(found.logits) - 1
             assert found.sequences.tolist() == expected.sequences.tolist()
             torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
+
+
+def test_a_prepared_step_is_not_compiled(num_steps: list[int]) -> None:
+    def refusing(graph: Any, inputs: Any) -> Any:
+        raise AssertionError("the compiler was called")
+
+    model, ids = tiny_model("modern"), some_ids()
+    expected = generated(model, ids, do_sample=False).sequences.tolist()
+    num_steps.clear()
+    compiling = CompileConfig(backend=refusing)
+    compiling._compile_all_devices = True  # transformers compiles by itself on a GPU only
+    found = generated(model, ids, do_sample=False, cache_implementation="static", compile_config=compiling)
+    assert found.sequences.tolist() == expected and len(num_steps) == 8
 
 
 def test_rows_that_end_are_padded_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
