@@ -1,11 +1,12 @@
 """Dropout and RMSNorm for training on a CPU, where torch has no kernel of one piece for them as GPUs have.
 
 Both are the function that they replace, with fewer passes over memory and fewer tensors kept for the backward pass.
-Elsewhere (GPU, ``torch.compile``) torch's own function is called.
+Elsewhere (GPU, ``torch.compile``, no gradient) torch's own function is called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,26 +56,35 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
     if _is_ours(states):
         normed: Tensor = _RMSNorm.apply(states, weight, eps)  # type: ignore[no-untyped-call]
         return normed
-    if _is_eager_on_cpu(states) and not torch.is_grad_enabled():
-        wide = states.float()
-        return weight * (wide * _rms_factor(wide, eps)).to(states.dtype)
     if states.dtype == torch.float32 == weight.dtype:
         return F.rms_norm(states, (states.shape[-1],), weight, eps)
     return weight * F.rms_norm(states.float(), (states.shape[-1],), eps=eps).to(states.dtype)
 
 
-def _rms_factor(states: Tensor, eps: float) -> Tensor:
-    """(..., H) -> (..., 1)."""
-    norm: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-    return norm.square_().div_(states.shape[-1]).add_(eps).rsqrt_()
+def prepared_rms_norm(weight: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
+    """Return ``rms_norm`` for few float32 rows without a gradient: the row's length and one division.
+
+    ``x / sqrt(mean(x^2) + eps) = x sqrt(H) / hypot(|x|, sqrt(H eps))``.
+
+    Args:
+        weight: (H,).
+        eps: added to the mean square.
+    Example:
+        >>> prepared_rms_norm(torch.tensor([1.0, 2.0]), 1e-6)(torch.tensor([[3.0, 3.0]])).round().tolist()
+        [[1.0, 2.0]]
+    """
+    width = weight.shape[0]
+    scale, least = weight * width**0.5, torch.tensor((width * eps) ** 0.5)
+    return lambda states: states / torch.hypot(torch.linalg.vector_norm(states, dim=-1, keepdim=True), least) * scale
 
 
 def _is_ours(states: Tensor) -> bool:
-    return states.requires_grad and torch.is_grad_enabled() and _is_eager_on_cpu(states)
-
-
-def _is_eager_on_cpu(states: Tensor) -> bool:
-    return states.device.type == "cpu" and not torch.compiler.is_compiling()
+    return (
+        states.requires_grad
+        and states.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
 
 
 class _Dropout(torch.autograd.Function):
@@ -98,7 +108,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = states.float()
-        factor = _rms_factor(wide, eps)
+        factor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
         normed = wide * factor
         ctx.save_for_backward(normed, factor, weight)
         scaled: Tensor = weight * normed.to(states.dtype)

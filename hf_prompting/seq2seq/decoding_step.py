@@ -21,6 +21,7 @@ from transformers.utils.output_capturing import OutputRecorder
 
 from hf_prompting.cpu_products import Linear, is_plain, prepared_linear
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
+from hf_prompting.seq2seq.cpu_functions import prepared_rms_norm
 from hf_prompting.seq2seq.growing_cache import GrowingLayer
 from hf_prompting.seq2seq.layers import (
     Seq2SeqTransformerDecoderLayer,
@@ -115,12 +116,12 @@ class DecodingStep:
         encoder_states: Tensor,
         encoder_padding: Tensor | None,
     ) -> None:
-        self.num_rows = len(encoder_states)
+        self.cache, self.num_rows = cache, len(encoder_states)
         self._decoder, self._output_scale = decoder, output_scale
-        self._own, self._cross = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
         self._layers = [
             _LayerStep(cast(Seq2SeqTransformerDecoderLayer, layer), self.num_rows) for layer in decoder.layers
         ]
+        self._norm = _norm(decoder.norm)
         self._head = _product((head,), self.num_rows)
         self._encoder_mask = _to_add(
             create_bidirectional_mask(
@@ -139,7 +140,7 @@ class DecodingStep:
         Raises:
             Seq2SeqInputError: if the text outgrows sinusoidal positions.
         """
-        num_past = int(self._own[0].get_seq_length())  # a static cache keeps a tensor
+        num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor
         if num_past >= self._num_places:
             self._place(2 * num_past)
         states = self._decoder.embed_tokens.forward(ids[:, 0])
@@ -151,9 +152,10 @@ class DecodingStep:
         elif self._sinusoids is not None:
             check_length(num_past + 1, self._decoder.config)
             states = states + self._sinusoids[num_past]
-        for layer, own, cross in zip(self._layers, self._own, self._cross, strict=True):
+        caches = zip(self.cache.self_attention_cache.layers, self.cache.cross_attention_cache.layers, strict=True)
+        for layer, (own, cross) in zip(self._layers, caches, strict=True):
             states = layer(states, num_past, rotation, bias, self._encoder_mask, own, cross)
-        states = self._decoder.norm.forward(states)
+        states = self._norm(states)
         return self._head(states if self._output_scale == 1.0 else states * self._output_scale)[:, None]
 
     def _place(self, num_places: int) -> None:
@@ -177,7 +179,8 @@ class _LayerStep:
 
     def __init__(self, layer: Seq2SeqTransformerDecoderLayer, num_rows: int) -> None:
         own, cross, mlp = layer.self_attn, layer.cross_attn, layer.mlp
-        self.layer, self.activation, self.gated = layer, mlp.activation, mlp.gate_proj is not None
+        self.norms = [_norm(norm) for norm in (layer.self_attn_norm, layer.cross_attn_norm, layer.mlp_norm)]
+        self.add, self.activation, self.gated = layer.add, mlp.activation, mlp.gate_proj is not None
         wide = (mlp.up_proj,) if mlp.gate_proj is None else (mlp.gate_proj, mlp.up_proj)
         self.head_dim, self.scaling, self.groups = own.head_dim, own.scaling, own.num_key_value_groups
         self.num_key_heads = own.k_proj.out_features // own.head_dim
@@ -198,16 +201,14 @@ class _LayerStep:
         own: CacheLayer,
         cross: CacheLayer,
     ) -> Tensor:
-        layer = self.layer
-        states = layer.add(
-            layer.self_attn_norm, lambda normed: self._attend_to_own(normed, num_past, rotation, bias, own), states
-        )
-        states = layer.add(
-            layer.cross_attn_norm,
+        own_norm, cross_norm, last_norm = self.norms
+        states = self.add(own_norm, lambda normed: self._attend_to_own(normed, num_past, rotation, bias, own), states)
+        states = self.add(
+            cross_norm,
             lambda normed: self.cross_back(self._attend(self.query(normed), cross.keys, cross.values, encoder_mask)),
             states,
         )
-        return layer.add(layer.mlp_norm, self._feed_forward, states)
+        return self.add(last_norm, self._feed_forward, states)
 
     def _attend_to_own(
         self,
@@ -266,8 +267,19 @@ def _product(layers: Sequence[nn.Linear], num_rows: int) -> Callable[[Tensor], T
     if len(layers) == 1:
         return prepared_linear(layers[0].weight, layers[0].bias, num_rows)
     columns = torch.cat([layer.weight.t() for layer in layers], dim=1)  # see decoding_layout.py
-    biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-    return prepared_linear(columns.t(), torch.cat(biases) if biases else None, num_rows)
+    bias = None
+    if any(layer.bias is not None for layer in layers):
+        bias = torch.cat(
+            [columns.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
+        )
+    return prepared_linear(columns.t(), bias, num_rows)
+
+
+def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the function of a norm."""
+    if isinstance(norm, Seq2SeqTransformerRMSNorm):
+        return prepared_rms_norm(norm.weight, norm.eps)
+    return norm.forward
 
 
 def _to_add(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

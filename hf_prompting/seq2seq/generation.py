@@ -33,7 +33,12 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Return what ``forward`` reads next: with a prepared step, the last token and the step."""
-        if decoding_step is None or next_sequence_length != 1 or len(input_ids) != decoding_step.num_rows:
+        if (
+            decoding_step is None
+            or next_sequence_length != 1
+            or len(input_ids) != decoding_step.num_rows
+            or past_key_values is not decoding_step.cache
+        ):
             inputs: dict[str, Any] = super().prepare_inputs_for_generation(
                 input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
             )

@@ -23,6 +23,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{preset: (preset, {}) for preset in PRESETS},
     "grouped heads": ("modern", {"num_key_value_heads": 2, "use_bias": True}),
     "grouped heads, t5": ("t5", {"num_key_value_heads": 2, "head_dim": 16, "num_decoder_layers": 3}),
+    "wide": ("modern", {"hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.05}),  # oneDNN's products
     "vanilla, pre-norm, gate": ("vanilla", {"norm_position": "pre", "gated_feed_forward": True, "use_bias": False}),
 }
 MODES: dict[str, dict[str, Any]] = {
@@ -205,6 +206,10 @@ def test_what_is_asked_for_decides(num_steps: list[int]) -> None:
     with torch.autocast("cpu"):
         generated(model, ids, do_sample=False)
     assert not num_steps, "autocast"
+    hook = nn.modules.module.register_module_forward_hook(lambda module, args, output: None)
+    generated(model, ids, do_sample=False)
+    hook.remove()
+    assert not num_steps, "a hook on all modules"
     generated(model, ids, do_sample=False)  # the idle hooks that recording has left do not matter
     assert num_steps
 
