@@ -76,6 +76,7 @@ def can_decode(model: Any, cache: Any) -> bool:
     return (
         len(own) == len(cross) == len(decoder.layers)
         and all(layer.is_initialized for layer in (*own, *cross))
+        and not (cache.self_attention_cache.offloading or cache.cross_attention_cache.offloading)
         and {type(layer) for layer in own} in ({GrowingLayer}, {StaticLayer})
         and {type(layer) for layer in cross} in ({DynamicLayer}, {StaticLayer})
         and config._attn_implementation in ("sdpa", "eager")

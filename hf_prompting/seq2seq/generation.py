@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMode
 from transformers.utils import ModelOutput
 
+from hf_prompting.seq2seq.attention import self_attention_cache
 from hf_prompting.seq2seq.decoding_step import DecodingStep, can_decode
 from hf_prompting.seq2seq.growing_cache import with_room
 
@@ -101,5 +102,7 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
 
     def _reorder_cache(self, past_key_values: Cache, beam_idx: Tensor) -> Cache:
         """Put each beam's keys in its place; of the encoder's text all beams have the same ones."""
-        past_key_values.self_attention_cache.reorder_cache(beam_idx)
+        own = self_attention_cache(past_key_values)
+        assert own is not None, "beam search asks only where there is a cache"
+        own.reorder_cache(beam_idx)
         return past_key_values

@@ -104,6 +104,24 @@ def test_rows_that_end_are_padded_as_ever(monkeypatch: pytest.MonkeyPatch) -> No
     assert (expected[:, 2:] == 0).any() and generated(model, ids, **options).sequences.tolist() == expected.tolist()
 
 
+def test_a_beginning_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model, ids, beginning = tiny_model("t5"), some_ids(3), some_ids(3, 4, seed=5)
+    options = {"num_beams": 2, "do_sample": False, "decoder_input_ids": beginning}
+    expected = generated_by_forward(monkeypatch, model, ids, **options)
+    found = generated(model, ids, **options)
+    assert num_steps and found.sequences.tolist() == expected.sequences.tolist()
+    assert found.sequences[:, 1:5].tolist() == beginning.tolist()
+
+
+def test_beams_in_caches_of_the_user(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model, ids = tiny_model("modern"), some_ids()
+    expected = generated(model, ids, num_beams=3, do_sample=False).sequences.tolist()
+    num_steps.clear()
+    for cache in (DynamicCache(), EncoderDecoderCache(DynamicCache(), DynamicCache())):
+        found = generated(model, ids, num_beams=3, do_sample=False, past_key_values=cache)
+        assert found.sequences.tolist() == expected and not num_steps
+
+
 def test_a_text_longer_than_the_first_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for preset in ("modern", "t5"):
         model, ids = tiny_model(preset), some_ids(2)
