@@ -64,7 +64,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return bool(self.keys.data_ptr() == room.data_ptr() and self.keys.shape[0] == room.shape[1])
 
     def _new_room(self, like: Tensor, start: int, end: int) -> Tensor:
-        length = max(end, min(max(2 * end, _LEAST_ROOM), self.num_expected))
+        length = max(2 * end, _LEAST_ROOM)
+        if end <= self.num_expected:
+            length = min(length, self.num_expected)
         rows, heads, _, width = like.shape
         room = like.new_empty(2, rows, heads, length, width)
         if start:
