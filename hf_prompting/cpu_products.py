@@ -7,10 +7,10 @@ order. ``torch.backends.mkldnn.flags(enabled=False)`` turns it off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,23 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         product: Tensor = _Linear.apply(states, weight, bias)  # type: ignore[no-untyped-call]
         return product
     return _multiply(states, weight, bias)
+
+
+def prepared_linear(weight: Tensor, bias: Tensor | None, num_rows: int) -> Callable[[Tensor], Tensor]:
+    """Return ``linear`` for one matrix and (num_rows, I) states without a gradient, its checks done once.
+
+    Args:
+        weight: (O, I).
+        bias: (O,) or None.
+        num_rows: how many rows the states will have.
+    Example:
+        >>> prepared_linear(torch.tensor([[1.0, 2.0]]), None, 1)(torch.ones(1, 2)).tolist()
+        [[3.0]]
+    """
+    if not _is_ours(weight.new_empty(num_rows, weight.shape[1]), weight, bias):
+        return lambda states: F.linear(states, weight, bias)
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    return lambda states: cast(Tensor, multiply(states, weight, bias, "none", [], ""))
 
 
 @contextmanager

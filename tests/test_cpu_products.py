@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.pytorch_utils import Conv1D
 
 from hf_prompting import cpu_products
-from hf_prompting.cpu_products import Linear, fast_products, linear
+from hf_prompting.cpu_products import Linear, fast_products, linear, prepared_linear
 
 needs_faster = pytest.mark.skipif(not cpu_products._is_faster(), reason="torch's own product is as fast here")
 
@@ -136,6 +136,17 @@ def test_large_float32_products_are_onednn_s_and_no_others(monkeypatch: pytest.M
     with torch.backends.mkldnn.flags(enabled=False):
         linear(states, weight)
     assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 4), (3, 300, 260)])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_prepared_product_is_the_product(shape: tuple[int, int, int], has_bias: bool) -> None:
+    rows, inner, outer = shape
+    torch.manual_seed(0)
+    states, weight, bias = torch.randn(rows, inner), torch.randn(outer, inner), torch.randn(outer) if has_bias else None
+    torch.testing.assert_close(
+        prepared_linear(weight, bias, rows)(states), F.linear(states, weight, bias), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_wrong_width_is_torch_s_own_error() -> None:

@@ -6,6 +6,7 @@ Elsewhere (GPU, ``torch.compile``, no gradient) torch's own function is called.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,6 +59,23 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
     if states.dtype == torch.float32 == weight.dtype:
         return F.rms_norm(states, (states.shape[-1],), weight, eps)
     return weight * F.rms_norm(states.float(), (states.shape[-1],), eps=eps).to(states.dtype)
+
+
+def prepared_rms_norm(weight: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
+    """Return ``rms_norm`` for few float32 rows without a gradient: the row's length and one division.
+
+    ``x / sqrt(mean(x^2) + eps) = x sqrt(H) / hypot(|x|, sqrt(H eps))``.
+
+    Args:
+        weight: (H,).
+        eps: added to the mean square.
+    Example:
+        >>> prepared_rms_norm(torch.tensor([1.0, 2.0]), 1e-6)(torch.tensor([[3.0, 3.0]])).round().tolist()
+        [[1.0, 2.0]]
+    """
+    width = weight.shape[0]
+    scale, least = weight * width**0.5, torch.tensor((width * eps) ** 0.5)
+    return lambda states: states / torch.hypot(torch.linalg.vector_norm(states, dim=-1, keepdim=True), least) * scale
 
 
 def _is_ours(states: Tensor) -> bool:

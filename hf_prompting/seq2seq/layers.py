@@ -114,7 +114,7 @@ class _ResidualLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         self.pre_norm = config.norm_position == "pre"
         self.dropout = config.dropout
 
-    def add(self, norm: nn.Module, block: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
+    def add(self, norm: Callable[[Tensor], Tensor], block: Callable[[Tensor], Tensor], hidden_states: Tensor) -> Tensor:
         """``x + block(norm(x))``, or ``norm(x + block(x))``."""
         output = block(norm(hidden_states) if self.pre_norm else hidden_states)
         summed = hidden_states + dropout(output, self.dropout, training=self.training)

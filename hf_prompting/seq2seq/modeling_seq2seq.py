@@ -5,7 +5,6 @@ from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
@@ -16,6 +15,8 @@ from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq.chunked_loss import can_chunk, states_loss
 from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
 from hf_prompting.seq2seq.decoding_layout import lay_out_for_decoding
+from hf_prompting.seq2seq.decoding_step import DecodingStep
+from hf_prompting.seq2seq.generation import Seq2SeqTransformerGenerationMixin
 from hf_prompting.seq2seq.layers import Seq2SeqTransformerEmbedding
 from hf_prompting.seq2seq.loss import IGNORED, token_loss
 from hf_prompting.seq2seq.stacks import (
@@ -158,7 +159,7 @@ class Seq2SeqTransformerModel(Seq2SeqTransformerPreTrainedModel):
         return embedded
 
 
-class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerGenerationMixin, Seq2SeqTransformerPreTrainedModel):
     """The encoder-decoder with an output projection to the vocabulary: trains on labels and generates.
 
     Example:
@@ -195,6 +196,7 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         skip_logits: bool | None = None,
+        decoding_step: DecodingStep | None = None,
         **kwargs: Unpack[TransformersKwargs],  # type: ignore[misc]
     ) -> Seq2SeqLMOutput:
         """Score the vocabulary at each decoder position, and compute the loss if there are labels.
@@ -212,6 +214,7 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
             use_cache: whether to return a cache; never while there are labels.
             logits_to_keep: how many last positions to score, or which; 0 for all.
             num_items_in_batch: see ``token_loss``.
+            decoding_step: what ``generate`` has prepared, for one new token a row: computes the logits instead.
             skip_logits: return the loss alone, without ever holding scores of all positions (see ``states_loss``).
                 None: in training mode with labels, where a vocabulary of scores a token is most of the memory and
                 nobody reads it; pass False to get them there too. Where the head is more than a matrix (an adapter on
@@ -219,6 +222,8 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerPreTrainedMod
         Raises:
             Seq2SeqInputError: for inputs that are missing, empty, too long, or outside the vocabulary.
         """
+        if decoding_step is not None and decoder_input_ids is not None:
+            return Seq2SeqLMOutput(logits=decoding_step(decoder_input_ids), past_key_values=past_key_values)
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:

@@ -160,14 +160,26 @@ class _Stack(Seq2SeqTransformerPreTrainedModel):
             if self.config._attn_implementation == "flex_attention":  # it reads the bias of each row by its number
                 bias = bias.expand(embedded.shape[0], -1, -1, -1)
         else:
-            longest = self.config.max_position_embeddings
-            if isinstance(num_past, int) and num_past + num_tokens > longest:
-                raise Seq2SeqInputError(
-                    f"the text has {num_past + num_tokens} tokens; allowed: up to max_position_embeddings {longest}. "
-                    "Shorten it (truncation=True), or train with a larger max_position_embeddings"
-                )
+            if isinstance(num_past, int):
+                check_length(num_past + num_tokens, self.config)
             embedded = embedded + sinusoidal_positions(positions, embedded.shape[2]).to(embedded.dtype)
         return dropout(embedded, self.config.dropout, training=self.training), rotation, bias
+
+
+def check_length(num_tokens: int, config: Seq2SeqTransformerConfig) -> None:
+    """Refuse a text that sinusoidal positions do not reach.
+
+    Raises:
+        Seq2SeqInputError: if it has more tokens than ``max_position_embeddings``.
+    Example:
+        >>> check_length(1024, Seq2SeqTransformerConfig())
+    """
+    if num_tokens > config.max_position_embeddings:
+        raise Seq2SeqInputError(
+            f"the text has {num_tokens} tokens; allowed: up to max_position_embeddings "
+            f"{config.max_position_embeddings}. Shorten it (truncation=True), or train with a larger "
+            "max_position_embeddings"
+        )
 
 
 class Seq2SeqTransformerEncoder(_Stack):

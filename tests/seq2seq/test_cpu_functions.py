@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq import Seq2SeqTransformerForConditionalGeneration
-from hf_prompting.seq2seq.cpu_functions import dropout, rms_norm
+from hf_prompting.seq2seq.cpu_functions import dropout, prepared_rms_norm, rms_norm
 
 
 def test_dropout_keeps_the_expectation_and_drops_the_same_in_both_directions() -> None:
@@ -66,6 +66,12 @@ def test_rms_norm_and_its_gradients_are_those_of_the_formula(dtype: torch.dtype)
     torch.testing.assert_close(*gradients, **tolerance)
     with torch.no_grad():
         torch.testing.assert_close(rms_norm(states, weight, 1e-6), expected, **tolerance)
+
+
+def test_a_prepared_norm_is_the_norm() -> None:
+    torch.manual_seed(0)
+    states, weight = torch.randn(3, 32) * torch.tensor([[1.0], [1e-4], [0.0]]), torch.randn(32)
+    torch.testing.assert_close(prepared_rms_norm(weight, 1e-6)(states), F.rms_norm(states, (32,), weight, 1e-6))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
