@@ -37,7 +37,7 @@ class TrainedModel:
     Attributes:
         num_parameters: of the model, soft tokens included.
         num_trained: of these, how many were trained.
-        num_soft_tokens: before the source, and before the target.
+        num_soft_tokens: at the source, and before the target.
         tuning: steps, best dev score, learning curve and time.
         test_seconds: of generating the test rows.
         padding: share of padding in the batches of the first epoch, and in blind batches of the same size.
