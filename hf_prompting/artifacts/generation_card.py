@@ -23,7 +23,8 @@ class GenerationCard:
         name: of the model.
         description: a paragraph, or empty.
         base_model: what it started from; ``None`` for random weights.
-        num_soft_tokens: before the source, and before the target.
+        num_soft_tokens: at the source, and before the target.
+        soft_tokens_at: ``before`` or ``behind`` the source.
         num_parameters: of the model.
         num_trained: of these, how many were trained.
         results: model of the run -> metric -> value.
@@ -45,6 +46,7 @@ class GenerationCard:
     description: str = ""
     base_model: str | None = None
     num_soft_tokens: tuple[int, int] = (0, 0)
+    soft_tokens_at: str = "before"
     num_parameters: int
     num_trained: int
     results: Mapping[str, Mapping[str, float]]
@@ -123,9 +125,9 @@ def _header(contents: GenerationCard) -> str:
 def _what_it_is(contents: GenerationCard) -> str:
     start = "random weights" if contents.base_model is None else f"**{inline(contents.base_model)}**"
     trained = f"{contents.num_trained:,} of its {contents.num_parameters:,} values were trained"
-    before_source, before_target = contents.num_soft_tokens
+    at_source, before_target = contents.num_soft_tokens
     soft = (
-        f": {before_source} soft tokens before the source and {before_target} before the target"
+        f": {at_source} soft tokens {contents.soft_tokens_at} the source and {before_target} before the target"
         if any(contents.num_soft_tokens)
         else ""
     )

@@ -204,6 +204,7 @@ def _save(
                 description=recipe.description,
                 base_model=result.metrics["recipe"].get("model", {}).get("pretrained"),
                 num_soft_tokens=best.trained.num_soft_tokens,
+                soft_tokens_at="before" if recipe.soft_prompt is None else recipe.soft_prompt.place,
                 num_parameters=best.trained.num_parameters,
                 num_trained=best.trained.num_trained,
                 results=result.rows,

@@ -201,7 +201,7 @@ class SoftPrompted:
 
     Attributes:
         model: the PEFT model.
-        tokenizer: puts the soft tokens before every source.
+        tokenizer: puts the soft tokens before or behind every source.
         decoder_prefix: ids before every target.
     """
 
@@ -222,7 +222,7 @@ def with_soft_prompt(
     prompted = _plain_copy(tokenizer)
     prompted.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     ids = [int(prompted.convert_tokens_to_ids(name)) for name in names]
-    _insert_before_source(prompted, names[: section.source])
+    _insert(prompted, names[: section.source], behind=section.place == "behind")
     config = SoftPromptConfig(token_ids=ids, init=section.init, seed=seed, task_type="SEQ_2_SEQ_LM")
     return SoftPrompted(
         model=get_peft_model(model, config), tokenizer=prompted, decoder_prefix=tuple(ids[section.source :])
@@ -239,14 +239,14 @@ def _plain_copy(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     )
 
 
-def _insert_before_source(tokenizer: PreTrainedTokenizerFast, names: Sequence[str]) -> None:
-    """Put soft tokens behind what the tokenizer itself puts before a text."""
+def _insert(tokenizer: PreTrainedTokenizerFast, names: Sequence[str], *, behind: bool) -> None:
+    """Put soft tokens next to a text, between it and what the tokenizer itself puts around it."""
     around = tokenizer("")["input_ids"]
     text = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
     start = next(number for number in range(len(whole)) if whole[number : number + len(text)] == text)
     first, last = (tokenizer.convert_ids_to_tokens(ids) for ids in (around[:start], around[start:]))
-    pieces = [*first, *names, "$A", *last]
+    pieces = [*first, "$A", *names, *last] if behind else [*first, *names, "$A", *last]
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in {*first, *names, *last}}
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=pieces, special_tokens=list(ids.items()))
 

@@ -24,7 +24,7 @@ class Generator:
 
     Attributes:
         model: in evaluation mode; its ``generation_config`` says how texts are searched.
-        tokenizer: puts soft tokens before the source, if there are any.
+        tokenizer: puts soft tokens at the source, if there are any.
         prefix: text before every source.
         decoder_prefix: soft tokens behind the decoder's start.
         template: one field, named as the source column, so that rows are read as those of a classifier are.

@@ -90,12 +90,15 @@ class SourcePromptSection(Section):
     """Soft tokens that are tuned while the pretrained model stays as it is.
 
     Attributes:
-        source: soft tokens before every source.
+        source: soft tokens at every source.
+        place: whether they stand before or behind it; behind it, the text stays at the positions where a model with
+            learned or sinusoidal positions saw texts in its training.
         target: soft tokens before every target, behind the decoder's start.
         init: start from vocabulary rows or noise.
     """
 
     source: int = setting(20, at_least=0)
+    place: Literal["before", "behind"] = "before"
     target: int = setting(0, at_least=0)
     init: Literal["vocabulary", "random"] = "vocabulary"
 

@@ -35,7 +35,7 @@ class TrainedModel:
     Attributes:
         num_parameters: of the model, soft tokens included.
         num_trained: of these, how many were trained.
-        num_soft_tokens: before the source, and before the target.
+        num_soft_tokens: at the source, and before the target.
         tuning: steps, best dev score, learning curve, time and share of padding.
         test_seconds: of generating the test rows.
         test: metric -> value on the test rows.

@@ -16,6 +16,7 @@ from hf_prompting.seq2seq.remote_code import write_remote_code
 CHOICES: dict[str, dict[str, str]] = {
     "position_type": {
         "sinusoidal": "added to the embeddings; Vaswani et al., 2017, arXiv:1706.03762",
+        "learned": "a trained row for each position, added to the embeddings; Gehring et al., 2017, arXiv:1705.03122",
         "rotary": "rotates queries and keys; Su et al., 2021, arXiv:2104.09864",
         "relative": "learned bias of the scores by distance; Raffel et al., 2020, arXiv:1910.10683",
     },
@@ -59,10 +60,10 @@ class Seq2SeqTransformerConfig(PreTrainedConfig):  # type: ignore[misc]
         num_key_value_heads: key and value heads, shared by groups of query heads (Ainslie et al., 2023,
             arXiv:2305.13245). None: as many as query heads.
         head_dim: width of one head. None: ``hidden_size / num_attention_heads``. T5 calls it d_kv.
-        max_position_embeddings: longest sequence that sinusoidal positions accept; the length that rotary positions
-            are meant for. Relative positions have no limit. (While a static cache is in use the length is a tensor on
-            the device and is not checked.)
-        position_type: "sinusoidal", "rotary" or "relative"; see ``CHOICES`` for the sources of all switches.
+        max_position_embeddings: longest sequence that sinusoidal and learned positions accept; the length that rotary
+            positions are meant for. Relative positions have no limit. (While a static cache is in use the length is a
+            tensor on the device and is not checked.)
+        position_type: "sinusoidal", "learned", "rotary" or "relative"; see ``CHOICES`` for the sources of all switches.
         rope_parameters: ``rope_theta`` and optional scaling of rotary positions, in transformers' form. Unused
             otherwise.
         relative_attention_num_buckets: rows of the relative position bias (Raffel et al., 2020, arXiv:1910.10683).

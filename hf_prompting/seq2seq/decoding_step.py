@@ -30,6 +30,7 @@ from hf_prompting.seq2seq.layers import (
     Seq2SeqTransformerRMSNorm,
 )
 from hf_prompting.seq2seq.positions import (
+    Seq2SeqTransformerLearnedPositions,
     Seq2SeqTransformerRelativeBias,
     Seq2SeqTransformerRotaryEmbedding,
     rotate,
@@ -54,6 +55,7 @@ _PARTS = {
     Seq2SeqTransformerDecoderLayer,
     Seq2SeqTransformerEmbedding,
     Seq2SeqTransformerFeedForward,
+    Seq2SeqTransformerLearnedPositions,
     Seq2SeqTransformerRMSNorm,
     Seq2SeqTransformerRelativeBias,
     Seq2SeqTransformerRotaryEmbedding,
@@ -139,7 +141,7 @@ class DecodingStep:
         """(B, 1) ids -> (B, 1, V) scores.
 
         Raises:
-            Seq2SeqInputError: if the text outgrows sinusoidal positions.
+            Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
         """
         num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor
         if num_past >= self._num_places:
@@ -150,9 +152,9 @@ class DecodingStep:
             rotation = self._rotations[0][num_past], self._rotations[1][num_past]
         elif self._biases is not None:
             bias = self._biases[..., self._num_places - 1 - num_past :]
-        elif self._sinusoids is not None:
+        elif self._added is not None:
             check_length(num_past + 1, self._decoder.config)
-            states = states + self._sinusoids[num_past]
+            states = states + self._added[num_past]
         caches = zip(self.cache.self_attention_cache.layers, self.cache.cross_attention_cache.layers, strict=True)
         for layer, (own, cross) in zip(self._layers, caches, strict=True):
             states = layer(states, num_past, rotation, bias, self._encoder_mask, own, cross)
@@ -160,19 +162,21 @@ class DecodingStep:
         return self._head(states if self._output_scale == 1.0 else states * self._output_scale)[:, None]
 
     def _place(self, num_places: int) -> None:
-        """Compute rotations, biases or sinusoids of all positions below ``num_places``."""
+        """Compute rotations, biases or added vectors of all positions below ``num_places``."""
         decoder, positions = self._decoder, torch.arange(num_places)
         self._num_places = num_places
         self._rotations: tuple[Tensor, Tensor] | None = None
         self._biases: Tensor | None = None
-        self._sinusoids: Tensor | None = None
+        self._added: Tensor | None = None
         if decoder.rotary_emb is not None:
             cos, sin = signed(*decoder.rotary_emb(decoder.embed_tokens.weight, positions[None]))
             self._rotations = cos[0, 0], sin[0, 0]
         elif decoder.relative_bias is not None:
             self._biases = decoder.relative_bias(positions[-1:], num_places)  # by distance, the present token last
+        elif decoder.learned_positions is not None:
+            self._added = decoder.learned_positions.weight
         else:
-            self._sinusoids = sinusoidal_positions(positions, decoder.config.hidden_size)
+            self._added = sinusoidal_positions(positions, decoder.config.hidden_size)
 
 
 class _LayerStep:

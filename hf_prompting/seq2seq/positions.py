@@ -134,6 +134,22 @@ class Seq2SeqTransformerRotaryEmbedding(nn.Module):
         return cos.to(like.dtype), sin.to(like.dtype)
 
 
+class Seq2SeqTransformerLearnedPositions(nn.Embedding):
+    """A trained row for each position of a stack.
+
+    Neighbouring sinusoids are nearly the same vector. Rows by chance are not, so a decoder that shall look at "the
+    same place of the source" finds it sooner.
+
+    Example:
+        >>> config = Seq2SeqTransformerConfig(hidden_size=64, num_attention_heads=4, position_type="learned")
+        >>> Seq2SeqTransformerLearnedPositions(config)(torch.arange(3)).shape
+        torch.Size([3, 64])
+    """
+
+    def __init__(self, config: Seq2SeqTransformerConfig) -> None:
+        super().__init__(config.max_position_embeddings, config.hidden_size)
+
+
 class Seq2SeqTransformerRelativeBias(nn.Module):
     """Learned bias of attention scores by bucketed distance, one value per head; shared by all layers of a stack.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from hf_prompting.seq2seq.layers import (
     norm_of,
 )
 from hf_prompting.seq2seq.positions import (
+    Seq2SeqTransformerLearnedPositions,
     Seq2SeqTransformerRelativeBias,
     Seq2SeqTransformerRotaryEmbedding,
     signed,
@@ -101,9 +103,13 @@ class Seq2SeqTransformerPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
+        std = self.config.embedding_initializer_range
+        std = self.config.initializer_range if std is None else std
         if isinstance(module, Seq2SeqTransformerEmbedding):
-            std = self.config.embedding_initializer_range
-            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range if std is None else std)
+            init.normal_(module.weight, mean=0.0, std=std)
+        elif isinstance(module, Seq2SeqTransformerLearnedPositions):  # as far apart as the tokens they are added to
+            scale = math.sqrt(self.config.hidden_size) if self.config.scale_embedding else 1.0
+            init.normal_(module.weight, mean=0.0, std=std * scale)
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Return tied weight -> its source; ``tie_word_embeddings`` decides on the output head alone."""
@@ -130,6 +136,9 @@ class _Stack(Seq2SeqTransformerPreTrainedModel):
             Seq2SeqTransformerRelativeBias(config, bidirectional=bidirectional)
             if config.position_type == "relative"
             else None
+        )
+        self.learned_positions = (
+            Seq2SeqTransformerLearnedPositions(config) if config.position_type == "learned" else None
         )
         self.layers = nn.ModuleList(layers)
         self.norm = norm_of(config) if config.final_norm else nn.Identity()
@@ -162,7 +171,10 @@ class _Stack(Seq2SeqTransformerPreTrainedModel):
         else:
             if isinstance(num_past, int):
                 check_length(num_past + num_tokens, self.config)
-            embedded = embedded + sinusoidal_positions(positions, embedded.shape[2]).to(embedded.dtype)
+            if self.learned_positions is not None:
+                embedded = embedded + self.learned_positions(positions)
+            else:
+                embedded = embedded + sinusoidal_positions(positions, embedded.shape[2]).to(embedded.dtype)
         return dropout(embedded, self.config.dropout, training=self.training), rotation, bias
 
 
@@ -211,8 +223,8 @@ class Seq2SeqTransformerEncoder(_Stack):
 
         Args:
             input_ids: (B, T) token ids.
-            attention_mask: (B, T), 1 for tokens and 0 for padding. Pad on the right with sinusoidal positions; with the
-                others either side is the same.
+            attention_mask: (B, T), 1 for tokens and 0 for padding. Pad on the right with sinusoidal and learned
+                positions; with the others either side is the same.
             inputs_embeds: (B, T, H) instead of ids, already scaled.
         Raises:
             Seq2SeqInputError: for an empty batch, an id without a row, or a text too long for its positions.

@@ -50,3 +50,5 @@ def test_soft_tokens_before_the_target_need_predict() -> None:
     card = generation_card(soft)
     assert "3 soft tokens before the source and 2 before the target" in card
     assert "AutoModelForSeq2SeqLM" not in card and "hf-prompting predict" in card
+    behind = generation_card(dataclasses.replace(soft, num_soft_tokens=(3, 0), soft_tokens_at="behind"))
+    assert "3 soft tokens behind the source" in behind and "AutoModelForSeq2SeqLM" in behind

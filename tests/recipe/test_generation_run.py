@@ -224,6 +224,23 @@ def test_soft_tokens_are_tuned_while_the_model_stays_as_it_is(saved: RunResult, 
     assert [row["text"] for row in generated] == [sample["text"] for sample in own["samples"]]
 
 
+def test_soft_tokens_behind_a_source_leave_it_at_its_positions_however_long_it_is(
+    saved: RunResult, tmp_path: Path
+) -> None:
+    values = learning_values(model={"pretrained": str(saved.folder)}, soft_prompt={"source": 2, "place": "behind"})
+    del values["tokenizer"]
+    write_generation_recipe(tmp_path / "recipe", values)
+    overrides = ["output.dir=tuned", "training.max_steps=1", "training.eval_steps=1"]
+    run_generation(read_any_recipe(tmp_path / "recipe", overrides=overrides))
+    plain, tuned = (AutoTokenizer.from_pretrained(folder) for folder in (saved.folder, "tuned"))
+    soft = tuned.convert_tokens_to_ids(["<|soft_0|>", "<|soft_1|>"])
+    for text in ("one cats", "one cats " * 99):
+        ids = tuned(text, truncation=True)["input_ids"]
+        text_ids = plain(text, add_special_tokens=False)["input_ids"][: tuned.model_max_length - 3]
+        assert ids == [*text_ids, *soft, tuned.eos_token_id]
+    assert "2 soft tokens behind the source" in Path("tuned", "README.md").read_text(encoding="utf-8")
+
+
 def test_a_pretrained_model_is_compared_with_its_own_architecture_from_random_weights(
     saved: RunResult, tmp_path: Path
 ) -> None:

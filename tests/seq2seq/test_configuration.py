@@ -18,7 +18,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "key heads": ({"num_key_value_heads": 3}, r"num_attention_heads 4 is not divisible by num_key_value_heads 3"),
     "position type": (
         {"position_type": "rotari"},
-        r"'rotari' is unknown; allowed: relative, rotary, sinusoidal.*'rotary'",
+        r"'rotari' is unknown; allowed: learned, relative, rotary, sinusoidal.*'rotary'",
     ),
     "norm type": ({"norm_type": "batch"}, r"norm_type 'batch' is unknown; allowed: layer_norm, rms_norm"),
     "norm position": ({"norm_position": "both"}, r"norm_position 'both' is unknown; allowed: post, pre"),

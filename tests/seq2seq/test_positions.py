@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_seq2seq import tiny_config
+from tiny_seq2seq import some_ids, tiny_config, tiny_model
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention, eager_attention
 from hf_prompting.seq2seq.positions import (
     Seq2SeqTransformerRotaryEmbedding,
@@ -30,6 +31,36 @@ def test_sinusoids_are_those_of_the_paper() -> None:
 
 def test_sinusoids_of_a_batch_have_its_shape() -> None:
     assert sinusoidal_positions(torch.zeros(2, 3, dtype=torch.long), 6).shape == (2, 3, 6)
+
+
+def test_learned_rows_that_hold_sinusoids_are_sinusoidal_positions() -> None:
+    sinusoidal = tiny_model("vanilla")
+    learned = tiny_model("vanilla", position_type="learned")
+    rows = sinusoidal_positions(torch.arange(64), 32)
+    tables = {f"model.{side}.learned_positions.weight": rows for side in ("encoder", "decoder")}
+    learned.load_state_dict({**sinusoidal.state_dict(), **tables})
+    batch = {"input_ids": some_ids(), "decoder_input_ids": some_ids(num_tokens=5, seed=2)}
+    torch.testing.assert_close(learned(**batch).logits, sinusoidal(**batch).logits)
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_learned_positions_go_on_where_the_cache_ends(cache: str) -> None:
+    model = tiny_model("modern", position_type="learned", embedding_initializer_range=1.0)
+    model.generation_config.update(max_new_tokens=9, min_new_tokens=9, do_sample=False)
+    without = model.generate(some_ids(), use_cache=False)
+    assert model.generate(some_ids(), cache_implementation=cache).tolist() == without.tolist()
+
+
+def test_a_text_longer_than_the_learned_positions_is_refused() -> None:
+    with pytest.raises(Seq2SeqInputError, match=r"the text has 65 tokens; allowed: up to max_position_embeddings 64"):
+        tiny_model("modern", position_type="learned").model.encoder(some_ids(num_tokens=65))
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(False, 0.3), (True, 0.3 * math.sqrt(32))])
+def test_learned_positions_start_as_far_apart_as_the_embedded_tokens(scale: bool, expected: float) -> None:
+    model = tiny_model("modern", position_type="learned", scale_embedding=scale, embedding_initializer_range=0.3)
+    for stack in (model.model.encoder, model.model.decoder):
+        assert stack.learned_positions.weight.std().item() == pytest.approx(expected, rel=0.1)
 
 
 def test_rotary_angles_are_position_times_frequency() -> None:

@@ -6,6 +6,7 @@ Run by ``test_conformance.py`` in a process of its own, where the unpacked tests
 from __future__ import annotations
 
 import unittest
+from functools import partial
 from typing import Any
 
 import torch
@@ -170,6 +171,10 @@ class ModernTest(CommonTests, GenerationTesterMixin, unittest.TestCase):
 
 class ModernGroupedHeadsTest(ModernTest):
     sizes = {**OUR_SIZES, "num_key_value_heads": 2}  # noqa: RUF012
+
+
+class LearnedPositionsTest(ModernTest):
+    make_config = staticmethod(partial(Seq2SeqTransformerConfig, position_type="learned"))
 
 
 class VanillaTest(CommonTests, GenerationTesterMixin, unittest.TestCase):
