@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_prompting.cpu_products import Linear
 from hf_prompting.seq2seq.cpu_functions import dropout, rms_norm
 from hf_prompting.seq2seq.decoding_layout import lay_out_for_decoding
 
@@ -50,12 +51,14 @@ def _training_pairs(settings: Settings) -> dict[str, tuple[Step, Step]]:
 
 
 def _decoding_pairs(settings: Settings) -> dict[str, tuple[Step, Step]]:
-    """All products of one decoding step, with weights stored by columns and by rows."""
+    """All products of one decoding step: weights stored by columns and oneDNN, against torch's layer as it is."""
     width, inner = settings["width"], settings["inner"]
     shapes = [*[(width, width)] * 6, (width, inner), (inner, width)] * settings["layers"] + [
         (width, settings["vocabulary"])
     ]
-    by_columns, by_rows = (nn.ModuleList(nn.Linear(*shape, bias=False) for shape in shapes).eval() for _ in range(2))
+    by_columns, by_rows = (
+        nn.ModuleList(kind(*shape, bias=False) for shape in shapes).eval() for kind in (Linear, nn.Linear)
+    )
     lay_out_for_decoding(by_columns)
     pairs: dict[str, tuple[Step, Step]] = {}
     for batch_size in (1, 16):
