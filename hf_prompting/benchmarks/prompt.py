@@ -244,6 +244,7 @@ def _tasks(bench: Bench, section: TasksSettings) -> Iterator[Measure]:
     many, one = bench.turns(
         _contender("rows of many tasks", "tasks.py", "many", shared),
         _contender("rows of one task", "tasks.py", "one", shared),
+        num_rounds=section.num_rounds,
     ).values()
     yield Measure(
         name=f"{section.num_rows} rows of {many.facts['num_used']} of {section.num_tasks} loaded tasks, time",

@@ -102,12 +102,17 @@ class TokenisingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TasksSettings:
-    """A batch of rows of many tasks: of how many loaded ones, and how much slower it may be than one task's."""
+    """A batch of rows of many tasks: of how many loaded ones, and how much slower it may be than one task's.
+
+    Attributes:
+        num_rounds: counted rounds here; some per cent are asked about, so there are more than elsewhere.
+    """
 
     model: str
     num_tasks: int
     num_rows: int
     num_soft_tokens: int
+    num_rounds: int
     bar: float
 
 
