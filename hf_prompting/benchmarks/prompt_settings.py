@@ -105,14 +105,14 @@ class TasksSettings:
     """A batch of rows of many tasks: of how many loaded ones, and how much slower it may be than one task's.
 
     Attributes:
-        num_rounds: counted rounds here; some per cent are asked about, so there are more than elsewhere.
+        num_turns: of both, in one process; the memory of two processes alone makes a difference of many per cent.
     """
 
     model: str
     num_tasks: int
     num_rows: int
     num_soft_tokens: int
-    num_rounds: int
+    num_turns: int
     bar: float
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,8 @@ from hf_prompting.checksums import seal
 from hf_prompting.classifier import PromptBank
 
 
-def many(settings: Settings) -> Callable[[], dict[str, Any]]:
-    """Every row of another task."""
-    return _prepare(settings, lambda row: f"task {row * (settings['num_tasks'] // settings['num_rows'])}")
-
-
-def one(settings: Settings) -> Callable[[], dict[str, Any]]:
-    """All rows of one of as many loaded tasks."""
-    return _prepare(settings, lambda row: "task 0")
-
-
-def _prepare(settings: Settings, task_of_row: Callable[[int], str]) -> Callable[[], dict[str, Any]]:
+def alternating(settings: Settings) -> Callable[[], dict[str, Any]]:
+    """Every row of another task, and all rows of one, in turn; in one process, whose memory is the same for both."""
     base, tokenizer = load(settings)
     bank = PromptBank(base, tokenizer, share_prefix=False)
     folder = Path(tempfile.mkdtemp())
@@ -34,11 +26,21 @@ def _prepare(settings: Settings, task_of_row: Callable[[int], str]) -> Callable[
         _fill(bank, settings, folder)
     finally:
         shutil.rmtree(folder)  # the mapped files live on until the process ends
-    given = [(task_of_row(number), {"text": row["text"]}) for number, row in enumerate(rows(settings))]
+    texts = [{"text": row["text"]} for row in rows(settings)]
+    step = settings["num_tasks"] // settings["num_rows"]
+    batches = {
+        "many": [(f"task {number * step}", text) for number, text in enumerate(texts)],
+        "one": [("task 0", text) for text in texts],
+    }
 
     def one_round() -> dict[str, Any]:
-        results = bank.classify(given, batch_size=len(given))
-        return {"num_tasks": len(bank), "num_used": len({name for name, _ in given}), "num_rows": len(results)}
+        seconds: dict[str, list[float]] = {name: [] for name in batches}
+        for _ in range(settings["num_turns"]):
+            for name, batch in batches.items():
+                start = time.perf_counter()
+                bank.classify(batch, batch_size=len(batch))
+                seconds[name].append(time.perf_counter() - start)
+        return {"num_used": len({task for task, _ in batches["many"]}), **seconds}
 
     return one_round
 
