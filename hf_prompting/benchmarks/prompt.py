@@ -42,6 +42,7 @@ class Bench:
         return take_turns(
             parts,
             num_rounds=num_rounds or self.settings.num_rounds,
+            num_warmup=self.settings.num_warmup,
             timeout=self.settings.timeout,
             on_round=self.say,
         )

@@ -122,6 +122,7 @@ class PromptBenchmark(Section):
 
     Attributes:
         num_rounds: counted rounds of every contender.
+        num_warmup: rounds before them that are not counted.
         timeout: seconds that preparing, or one round, may take.
         train: rows for demonstrations, .jsonl with text and label.
         test: rows to train on and to score; only speed is measured on them.
@@ -135,6 +136,7 @@ class PromptBenchmark(Section):
     """
 
     num_rounds: int
+    num_warmup: int
     timeout: float
     train: str = _path()
     test: str = _path()
