@@ -15,14 +15,15 @@ from typing import Any, TypeGuard, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 
-def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``states @ weight.T + bias``, as ``torch.nn.functional.linear``.
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input @ weight.T + bias``, as ``torch.nn.functional.linear``.
 
     Args:
-        states: (..., I).
+        input: (..., I) states; named as torch names it, since ``fast_products`` puts this function in its place.
         weight: (O, I).
         bias: (O,) or None.
     Returns:
@@ -31,14 +32,14 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         >>> linear(torch.ones(1, 2), torch.tensor([[1.0, 2.0]])).tolist()
         [[3.0]]
     """
-    if not _is_ours(states, weight, bias):
-        return F.linear(states, weight, bias)
+    if not _is_ours(input, weight, bias):
+        return F.linear(input, weight, bias)
     if torch.is_grad_enabled() and (
-        states.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
-        product: Tensor = _Linear.apply(states, weight, bias)  # type: ignore[no-untyped-call]
+        product: Tensor = _Linear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
         return product
-    return _multiply(states, weight, bias)
+    return _multiply(input, weight, bias)
 
 
 def prepared_linear(weight: Tensor, bias: Tensor | None, num_rows: int) -> Callable[[Tensor], Tensor]:
@@ -55,6 +56,7 @@ def prepared_linear(weight: Tensor, bias: Tensor | None, num_rows: int) -> Calla
     if not _is_ours(weight.new_empty(num_rows, weight.shape[1]), weight, bias):
         return lambda states: F.linear(states, weight, bias)
     multiply = torch.ops.mkldnn._linear_pointwise.default
+    bias = None if bias is None else bias.contiguous()
     return lambda states: cast(Tensor, multiply(states, weight, bias, "none", [], ""))
 
 
@@ -79,7 +81,7 @@ def fast_products(*, enabled: bool = True) -> Iterator[None]:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that multiplies by ``linear``; everything else, and every ``isinstance``, is as it was."""
+    """``nn.Linear`` that multiplies by ``linear``: the same state, and an instance of ``nn.Linear``."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
@@ -102,26 +104,20 @@ class _FastProducts(TorchFunctionMode):
     ) -> Any:
         if func is F.linear:
             return linear(*args, **(kwargs or {}))
-        if func is torch.addmm and not kwargs:
+        if func is torch.addmm and len(args) == _BIAS_STATES_WEIGHT and not kwargs:
             bias, states, weight = args
-            if bias.dim() == 1:
+            if bias.shape == weight.shape[1:]:
                 return linear(states, weight.t(), bias)
         return func(*args, **(kwargs or {}))
 
 
 class _Linear(torch.autograd.Function):
-    """Its gradients are products of the same kind, and so can be differentiated again, or by ``torch.func``."""
-
-    generate_vmap_rule = True
+    """Its gradients are products of the same kind, and so can be differentiated again."""
 
     @staticmethod
-    def forward(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _multiply(states, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        states, weight, _ = inputs
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(states if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None)
+        return _multiply(states, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -137,6 +133,8 @@ class _Linear(torch.autograd.Function):
 def _multiply(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # with gaps between rows, oneDNN takes a path that is thousands of times slower
+    if bias is not None:
+        bias = bias.contiguous()  # oneDNN does not look at its stride
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(states, weight, bias, "none", [], "")
     return product
 
@@ -152,17 +150,20 @@ def _is_faster() -> bool:
 
 def _is_ours(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
-        type(states) in _PLAIN
+        not torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
+        and type(states) in _PLAIN
         and type(weight) in _PLAIN
         and (bias is None or type(bias) in _PLAIN)
         and states.dtype == torch.float32 == weight.dtype
-        and (bias is None or bias.dtype == torch.float32)
+        and (bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1]))
         and states.device.type == "cpu"
         and weight.dim() == 2
         and states.dim() > 1
         and states.shape[-1] == weight.shape[1]
         and states.numel() * weight.shape[0] >= _FEWEST_PRODUCTS
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()  # the product has no rule for them,
+        and forward_ad._current_level < 0  # nor for forward-mode derivatives
         and not torch.is_autocast_enabled("cpu")
         and bool(torch.backends.mkldnn.enabled)
         and _is_faster()
@@ -170,4 +171,5 @@ def _is_ours(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 _PLAIN = (Tensor, nn.Parameter)
+_BIAS_STATES_WEIGHT = 3  # arguments of torch.addmm
 _FEWEST_PRODUCTS = 2**16  # below, the call itself costs more than the product

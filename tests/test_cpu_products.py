@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.pytorch_utils import Conv1D
 
@@ -67,15 +68,50 @@ def test_gradients_can_be_differentiated_again() -> None:
     torch.testing.assert_close(curvatures[1], curvatures[0], rtol=1e-4, atol=1e-2)
 
 
-def test_torch_func_differentiates_row_by_row() -> None:
-    states, weight, bias = (part.detach() for part in case(4, 16, 96) if part is not None)
+def test_torch_func_differentiates_row_by_row_and_forward() -> None:
+    states, weight, bias = (part.detach() for part in case(64, 96) if part is not None)
+    biases = torch.stack([bias, 2 * bias], dim=1)
 
-    def slope(function: Callable[..., Tensor]) -> Tensor:
-        loss = lambda row, matrix: function(row, matrix, bias).pow(2).sum()  # noqa: E731
-        found: Tensor = torch.func.vmap(torch.func.grad(loss, argnums=1), in_dims=(0, None))(states, weight)
-        return found
+    def derived(function: Callable[..., Tensor]) -> list[Tensor]:
+        return [
+            torch.func.vmap(lambda row: function(states, weight, row), in_dims=1)(biases),
+            torch.func.jvp(lambda given: function(given, weight), (states,), (states,))[1],
+            torch.func.grad(lambda given: function(states, given).pow(2).sum())(weight),
+        ]
 
-    torch.testing.assert_close(slope(cpu_products._Linear.apply), slope(F.linear), rtol=1e-4, atol=1e-2)
+    for mine, other in zip(derived(linear), derived(F.linear), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-2)
+    with forward_ad.dual_level():
+        dual = linear(forward_ad.make_dual(states, states), weight)
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, F.linear(states, weight))
+
+
+@pytest.mark.parametrize(
+    "bias",
+    [torch.arange(256.0).view(128, 2)[:, 0], torch.ones(1).expand(128), torch.ones(1), torch.ones(1, 128)],
+    ids=["strided", "expanded", "one value", "a row"],
+)
+def test_any_bias_that_torch_takes(bias: Tensor) -> None:
+    states, weight, _ = (part if part is None else part.detach() for part in case(64, 96))
+    torch.testing.assert_close(linear(states, weight, bias), F.linear(states, weight, bias), rtol=1e-5, atol=1e-4)
+    prepared = cpu_products.prepared_linear(weight, bias, 64)
+    torch.testing.assert_close(prepared(states), F.linear(states, weight, bias), rtol=1e-5, atol=1e-4)
+    with fast_products():
+        product = torch.addmm(bias, states, weight.t())
+    torch.testing.assert_close(product, torch.addmm(bias, states, weight.t()), rtol=1e-5, atol=1e-4)
+
+
+def test_torch_s_own_names_of_the_arguments_are_taken() -> None:
+    states, weight, bias = case(64, 96)
+    with fast_products():
+        product = F.linear(input=states, weight=weight, bias=bias)
+    torch.testing.assert_close(product, F.linear(states, weight, bias), rtol=1e-5, atol=1e-4)
+
+
+def test_the_layer_can_be_traced() -> None:
+    layer, (states, _, _) = Linear(96, 128), case(64, 96)
+    traced = torch.jit.trace(layer, states.detach())
+    torch.testing.assert_close(traced(states), layer(states), rtol=1e-5, atol=1e-4)
 
 
 def test_frozen_weights_get_no_gradient_and_keep_nothing() -> None:
