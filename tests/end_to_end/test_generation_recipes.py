@@ -37,4 +37,5 @@ def test_the_smoke_runs_end_well_and_the_third_recipe_starts_from_the_second(tmp
     read = read_any_recipe(RECIPES / "prompt-tune-pretrained-seq2seq", smoke=True, overrides=overrides)
     result = run_any_recipe(read)
     own, full = result.metrics["models"]
-    assert own["num_trained"] == 24 * 32 < full["num_trained"]
+    soft_prompt = read.recipe.soft_prompt
+    assert own["num_trained"] == (soft_prompt.source + soft_prompt.target) * 32 < full["num_trained"]
