@@ -9,8 +9,7 @@ B rows, N branches, L tokens of the longest branch, K nodes, S encoder tokens, T
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hf_prompting.classifier.exchanged_attention import exchanged_attention
 from hf_prompting.verbalizers import LabelTrie
 
 _NAME = "hf_prompting_branches"
@@ -69,23 +69,14 @@ class Branches:
         return states_BNTH[:, self.branch_K, num_tokens - 1 - length + self.depth_K]
 
 
-@contextmanager
-def shared_encoder_states(base: Any, keep_BS: Tensor) -> Iterator[None]:
+def shared_encoder_states(base: Any, keep_BS: Tensor) -> AbstractContextManager[None]:
     """Let the decoder read B * N rows over encoder states of B rows, N branches of a row after those of the row before.
 
     Args:
         base: an encoder-decoder for which ``can_share`` holds.
         keep_BS: 0 for padding of the encoder's rows; their decoder rows have padding on the right only.
     """
-    config = base.get_decoder().config
-    before = config._attn_implementation
-    token = _KEEP_B11S.set(keep_BS[:, None, None].bool())
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        _KEEP_B11S.reset(token)
+    return exchanged_attention(base.get_decoder().config, _NAME, _KEEP_B11S, keep_BS[:, None, None].bool())
 
 
 def can_share(base: Any) -> bool:

@@ -9,8 +9,8 @@ S tokens of all rows, P shared tokens, T columns of the widest row, M nodes of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_prompting.classifier.cpu_attention import bias_of, grouped_attention, shared_attention
+from hf_prompting.classifier.exchanged_attention import exchanged_attention
 from hf_prompting.verbalizers import LabelTrie
 
 _NAME = "hf_prompting_packed"
@@ -206,18 +207,9 @@ class _Layout:
         return own, None if self._sees_all[window] else shared
 
 
-@contextmanager
-def packed_attention(base: Any, rows: PackedRows) -> Iterator[None]:
+def packed_attention(base: Any, rows: PackedRows) -> AbstractContextManager[None]:
     """Make ``base`` read one line of ``rows``: its own tokens, behind the shared ones in the line or in a cache."""
-    config = base.config.get_text_config()
-    before = config._attn_implementation
-    token = _LAYOUT.set(_Layout(rows))
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-        _LAYOUT.reset(token)
+    return exchanged_attention(base.config.get_text_config(), _NAME, _LAYOUT, _Layout(rows))
 
 
 def can_pack(base: Any) -> bool:
