@@ -16,7 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from hf_prompting import cpu_products
 from hf_prompting.cpu_products import Linear, fast_products, linear, prepared_linear
 
-needs_faster = pytest.mark.skipif(not cpu_products._is_faster(), reason="torch's own product is as fast here")
+needs_faster = pytest.mark.skipif(
+    not cpu_products._is_faster(), reason="torch's own product is taken on this processor"
+)
 
 
 def case(*shape: int, out: int = 128, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -98,7 +98,7 @@ def test_a_failing_swap_puts_the_previous_folder_back(tmp_path: Path, monkeypatc
 def test_a_full_disk_while_writing_leaves_the_previous_folder(tmp_path: Path) -> None:
     """/dev/full is Linux's always full disk."""
     if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
+        pytest.skip("needs /dev/full, the device that is always full")
     target = saved(tmp_path / "out")
     with (
         pytest.raises(ArtifactError, match=r"No space left.*untouched"),

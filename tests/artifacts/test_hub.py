@@ -100,7 +100,7 @@ def test_who_may_not_push_is_told_why(
 def test_the_page_of_a_prompt_is_pushed_as_a_space(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path
 ) -> None:
-    pytest.importorskip("gradio")
+    pytest.importorskip("gradio", reason="the pushed page runs on the extra package gradio")
     ran = worker.command(
         "push", prompt[0], "--space", "--repo-id", "alice/try-it", home=tmp_path / "author", token=TOKEN
     )

@@ -172,7 +172,9 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="gives up a capability of Linux")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="gives up the right of root to write anywhere, a capability of Linux"
+)
 def test_a_read_only_cache_reads_what_is_there_and_says_what_is_not(
     worker: Worker, hub: LoopbackHub, prompt: tuple[Path, torch.Tensor], tmp_path: Path
 ) -> None:

@@ -135,7 +135,9 @@ def test_what_a_bank_cannot_hold(base_of: Base, tmp_path: Path) -> None:
         PromptBank.from_base(base_of("llama")).add("own", tmp_path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="asks the system which files are mapped, which Linux tells in /proc"
+)
 def test_soft_tokens_are_mapped_from_their_files(base_of: Base, saved: Any) -> None:
     bank = bank_of(base_of("llama"), saved("llama"))
     maps = Path("/proc/self/maps").read_text()

@@ -182,7 +182,7 @@ def test_a_line_by_hand() -> None:
     assert [near[0], near[2], near[3]] == [[0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1]]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a CUDA device with the CPU; this machine has none")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", CAUSAL)
 @torch.no_grad()
