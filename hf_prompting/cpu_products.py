@@ -56,7 +56,7 @@ def prepared_linear(weight: Tensor, bias: Tensor | None, num_rows: int) -> Calla
     if not _is_ours(weight.new_empty(num_rows, weight.shape[1]), weight, bias):
         return lambda states: F.linear(states, weight, bias)
     multiply = torch.ops.mkldnn._linear_pointwise.default
-    bias = None if bias is None else bias.contiguous()
+    weight, bias = _readable(weight, bias)
     return lambda states: cast(Tensor, multiply(states, weight, bias, "none", [], ""))
 
 
@@ -131,12 +131,19 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if not (weight.is_contiguous() or weight.t().is_contiguous()):
-        weight = weight.contiguous()  # with gaps between rows, oneDNN takes a path that is thousands of times slower
-    if bias is not None:
-        bias = bias.contiguous()  # oneDNN does not look at its stride
+    weight, bias = _readable(weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(states, weight, bias, "none", [], "")
     return product
+
+
+def _readable(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Copy a weight with gaps between its rows, for which oneDNN is thousands of times slower, and a strided bias.
+
+    oneDNN does not look at the stride of a bias.
+    """
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()
+    return weight, None if bias is None else bias.contiguous()
 
 
 @cache
@@ -157,6 +164,7 @@ def _is_ours(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and states.dtype == torch.float32 == weight.dtype
         and (bias is None or (bias.dtype == torch.float32 and bias.shape == weight.shape[:1]))
         and states.device.type == "cpu"
+        and states.layout == torch.strided == weight.layout
         and weight.dim() == 2
         and states.dim() > 1
         and states.shape[-1] == weight.shape[1]

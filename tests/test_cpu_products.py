@@ -187,6 +187,15 @@ def test_a_prepared_product_is_the_product(shape: tuple[int, int, int], has_bias
     )
 
 
+@pytest.mark.parametrize("form", ["to_sparse_csr", "to_sparse"])
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_a_sparse_weight_is_torch_s_own_business(form: str) -> None:
+    states, weight, _ = (part if part is None else part.detach() for part in case(64, 96))
+    with fast_products():
+        product = F.linear(states, getattr(weight, form)())
+    torch.testing.assert_close(product, F.linear(states, weight), rtol=1e-5, atol=1e-4)
+
+
 def test_a_wrong_width_is_torch_s_own_error() -> None:
     states, _, _ = case(64, 96)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
