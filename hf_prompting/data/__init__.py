@@ -5,7 +5,7 @@ from hf_prompting.data.few_shot import sample_few_shot
 from hf_prompting.data.labels import encode_labels, label_text
 from hf_prompting.data.rows import Rows, load_rows
 from hf_prompting.data.streaming import PlacedRow, stream_rows
-from hf_prompting.data.tokenization import tokenize_rows
+from hf_prompting.data.tokenization import row_lengths, tokenize_rows
 
 __all__ = [
     "PlacedRow",
@@ -15,6 +15,7 @@ __all__ = [
     "following_pairs",
     "label_text",
     "load_rows",
+    "row_lengths",
     "sample_few_shot",
     "stream_rows",
     "tokenize_rows",

@@ -78,6 +78,16 @@ def tokenize_rows(
         )
 
 
+def row_lengths(rows: Dataset) -> list[int]:
+    """Return the tokens of every tokenised row: its column ``length``, or where there is none, what its ids say.
+
+    Example:
+        >>> row_lengths(Dataset.from_dict({"input_ids": [[5, 6], [7]]}))
+        [2, 1]
+    """
+    return list(rows["length"]) if "length" in rows.column_names else [len(ids) for ids in rows["input_ids"]]
+
+
 def _name_the_row(
     encode: Callable[[dict[str, list[Any]]], Any], batch: dict[str, list[Any]], places: list[str]
 ) -> None:

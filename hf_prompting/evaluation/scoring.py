@@ -10,6 +10,8 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from hf_prompting.data import row_lengths
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,7 +27,7 @@ def score_rows(
     Args:
         model: a sequence classifier.
         tokenizer: its tokenizer, for padding.
-        rows: N tokenised rows with a ``length`` column.
+        rows: N tokenised rows.
         batch_size: B rows at a time.
     Returns:
         (N, C) class scores, row i for row i whatever the order of computation.
@@ -37,7 +39,7 @@ def score_rows(
 
     from hf_prompting.training.sharding import shard_on_cpu_too, split_for_measuring
 
-    order = np.argsort(-np.asarray(rows["length"]), kind="stable")
+    order = np.argsort(-np.asarray(row_lengths(rows)), kind="stable")
     by_length = rows.select(order).select_columns(["input_ids", "attention_mask"])
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

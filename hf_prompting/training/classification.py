@@ -10,6 +10,7 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
+from hf_prompting.data import row_lengths
 from hf_prompting.training.length_buckets import POOL_BATCHES, LengthBucketSampler, rows_of_a_step
 
 
@@ -20,7 +21,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     ``Trainer`` takes them out of the predictions again, but not out of the mean loss of their batch.
 
     Args:
-        bucket_by_length: whether a step's rows are of similar length; the rows then need a column ``length``.
+        bucket_by_length: whether a step's rows are of similar length.
         **kwargs: those of ``Trainer``.
     Example:
         >>> ClassifierTrainer(bucket_by_length=True, model=classifier, args=arguments).train()  # doctest: +SKIP
@@ -53,7 +54,7 @@ def bucket_sampler(rows: Dataset, arguments: TrainingArguments) -> LengthBucketS
     Pools hold at most half of an epoch: a few rows, sorted as a whole, would share the same batches in every epoch.
 
     Args:
-        rows: tokenised rows with ``length``.
+        rows: tokenised rows.
         arguments: say how many rows make a step, and the seed.
     Example:
         >>> list(bucket_sampler(rows, arguments))[:2]  # doctest: +SKIP
@@ -63,5 +64,5 @@ def bucket_sampler(rows: Dataset, arguments: TrainingArguments) -> LengthBucketS
     num_steps = math.ceil(len(rows) / num_rows)
     pool = max(1, min(POOL_BATCHES, num_steps // 2))
     return LengthBucketSampler(
-        [(length, 0) for length in rows["length"]], num_rows, seed=arguments.seed, pool_batches=pool
+        [(length, 0) for length in row_lengths(rows)], num_rows, seed=arguments.seed, pool_batches=pool
     )

@@ -24,6 +24,7 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from hf_prompting.data import row_lengths
 from hf_prompting.training.callbacks import QuietProgress, StopOnNonFinite
 from hf_prompting.training.checkpoints import (
     TRAINER_STATE,
@@ -87,7 +88,7 @@ def tune(
     Args:
         model: a sequence classifier whose base is frozen (or not).
         tokenizer: its tokenizer; it pads the batches and is saved with every checkpoint.
-        train: tokenised rows with ``labels`` and ``length``.
+        train: tokenised rows with ``labels``.
         dev: the same, to choose the best moment; must be given if and only if ``arguments`` evaluate.
         arguments: from ``make_arguments``.
         bucket_by_length: rows of similar length share a batch; ``None``: where padding costs time,
@@ -111,7 +112,7 @@ def tune(
     read = ("bucketed" if bucket_by_length else "blind") if is_padded else None
     padding = epoch_padding(bucket_sampler(train, arguments), arguments.train_batch_size, read=read)
     if dev is not None and bucket_by_length:
-        dev = dev.select(np.argsort(dev["length"], kind="stable"))  # loss and accuracy are means over rows
+        dev = dev.select(np.argsort(row_lengths(dev), kind="stable"))  # loss and accuracy are means over rows
     trainer = ClassifierTrainer(
         bucket_by_length=bucket_by_length,
         model=model,

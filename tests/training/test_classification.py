@@ -101,6 +101,16 @@ def test_a_row_has_the_same_scores_among_rows_of_any_length(family: str) -> None
     torch.testing.assert_close(scores(sorted(blind, key=LENGTHS.__getitem__)), scores(blind), atol=1e-5, rtol=1e-4)
 
 
+def test_rows_of_one_s_own_need_no_column_of_lengths(tmp_path: Path) -> None:
+    curves = []
+    for drop in ([], ["length"]):
+        model, tokenizer, rows = bucketed_classifier("bert")
+        arguments = bucketed_arguments(tmp_path / str(len(drop)), best_by="loss", eval_steps=4)
+        rows = rows.remove_columns(drop)
+        curves.append(tune(model, tokenizer, train=rows, dev=rows, arguments=arguments).curve[0]["loss"])
+    assert curves[0] == curves[1]
+
+
 def test_half_of_the_epoch_is_sorted_at_most(tmp_path: Path) -> None:
     _, _, rows = bucketed_classifier("bert")
     assert bucket_sampler(rows, bucketed_arguments(tmp_path)).pool_batches == 2  # of 4
