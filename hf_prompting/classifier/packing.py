@@ -266,9 +266,10 @@ AttentionInterface.register(_NAME, _attend)
 
 
 def _is_cpu_s(query: Tensor, kwargs: dict[str, Any]) -> bool:
-    """Tell whether the forms for a CPU do all that ``sdpa`` would do."""
+    """Tell whether the forms for a CPU do all that ``sdpa`` would do; autocast gives them a mixture of types."""
     is_plain = not kwargs.get("dropout") and kwargs.get("position_bias") is None
-    return is_plain and query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
+    is_float = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return is_plain and is_float and query.device.type == "cpu"
 
 
 def _is_short(query_BHTD: Tensor, key_BHTD: Tensor) -> bool:

@@ -127,3 +127,22 @@ def test_scores_and_gradients_of_models_are_those_of_padded_rows(
     torch.testing.assert_close(kept, results[0][0], rtol=1e-5, atol=1e-5)
     for mine, other in zip(results[1][1], results[0][1], strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_mixed_precision_leaves_attention_to_the_model(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast, queries may be float32 after their rotation while values are bfloat16."""
+    monkeypatch.setattr(packing, "MIN_SHARED_APART", 8)
+    prompts = [[*range(40, 52), *prompt] for prompt in rows("causal", 0)]
+    model = tiny_model(family)
+    found = []
+    for settings in ({"pack": False, "share_prefix": False}, {}):
+        score = WordScorer(model, AnswerSlot(SINGLE, PAD), **settings)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert score.packing_is_exact(torch.device("cpu"))
+            scores = score.causal(*batch(prompts, "left", extra=3)).float()
+        scores.log_softmax(-1)[:, 0].sum().backward()
+        found.append((scores.detach().log_softmax(-1), model.get_input_embeddings().weight.grad.clone()))
+    torch.testing.assert_close(found[1][0], found[0][0], atol=0.1, rtol=0.1)
+    torch.testing.assert_close(found[1][1], found[0][1], atol=0.1, rtol=0.1)
