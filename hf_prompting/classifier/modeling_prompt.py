@@ -130,10 +130,13 @@ class PromptForSequenceClassification(SealsWhatItSaves, PreTrainedModel):  # typ
         """Whether the padding of a batch costs time; a causal base mostly reads its rows in one line, without any."""
         return self.config.base_task != "causal" or not self.scorer.reads_one_line(self.device)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:
         """Score the classes.
+
+        ``torch.compile`` leaves this function alone; layers of the base that were compiled themselves run compiled.
 
         Args:
             input_ids: (B, T) ids made by this classifier's tokenizer, padded on either side.
