@@ -22,6 +22,7 @@ from hf_prompting.templates.layout import (
 )
 from hf_prompting.templates.rendering import TEXT_KEYS
 from hf_prompting.templates.segments import AnswerSlot, SoftTokens, Text
+from hf_prompting.templates.shared_vocabulary import SharedVocabulary
 from hf_prompting.templates.template import SOURCE_KEY, PromptTemplate, too_many_texts
 from hf_prompting.templates.tokenizer import PIPELINE_KEY, PromptTokenizer
 
@@ -89,7 +90,7 @@ def compile_template(
 
     Args:
         template: with one or two fields, or more where neighbours can be joined (:attr:`PromptTemplate.text_groups`).
-        tokenizer: a fast tokenizer of the base model; it is not changed.
+        tokenizer: a fast tokenizer of the base model; it is not changed, and the new one shares its vocabulary.
         slot: the kind of answer slot that the base model needs.
         num_slot_tokens: mask tokens in the slot; only for :attr:`SlotKind.MASK`.
     Returns:
@@ -106,7 +107,9 @@ def compile_template(
     _check_template(template, slot, num_slot_tokens)
     slot_ids = SLOT_TOKENS[slot](tokenizer, num_slot_tokens)
 
-    compiled = PromptTokenizer(tokenizer_object=tokenizer.backend_tokenizer, **_init_kwargs(template, tokenizer))
+    compiled = PromptTokenizer(
+        tokenizer_object=SharedVocabulary(tokenizer.backend_tokenizer), **_init_kwargs(template, tokenizer)
+    )
     backend = compiled.backend_tokenizer
     _forget_length_settings(compiled)
     affixes = text_affixes(backend)

@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer, models
 
 from hf_prompting.errors import TemplateError
+from hf_prompting.templates.shared_vocabulary import share_vocabulary
 
 Json = dict[str, Any]
 _LONGEST_REMEMBERED = 4_000  # characters; a sentencepiece character map has hundreds of thousands
@@ -105,7 +106,7 @@ def original_backend(backend: Tokenizer, remembered: dict[str, Json | None]) -> 
     Raises:
         TemplateError: if what a saved tokenizer_config.json remembers is no such component.
     """
-    copy = Tokenizer.from_str(backend.to_str())
+    copy = share_vocabulary(backend)
     try:
         replace(FieldPipeline.of(copy), **remembered).install(copy)
     except Exception as error:  # the Rust parser raises nothing narrower
@@ -114,8 +115,6 @@ def original_backend(backend: Tokenizer, remembered: dict[str, Json | None]) -> 
             f" {str(remembered)[:80]!r}: {error}; compile the template again"
         ) from error
     copy.post_processor = None
-    copy.no_truncation()
-    copy.no_padding()
     return copy
 
 

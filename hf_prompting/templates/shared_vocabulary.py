@@ -1,0 +1,58 @@
+"""Copies of a compiled tokenizer that share its vocabulary, the one large part, instead of writing and reading it.
+
+A vocabulary of 262,000 pieces takes 1.1 s and some 70 MB to copy; a bank may hold thousands of templates over one base.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from tokenizers import Tokenizer, models
+
+_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+def share_vocabulary(backend: Tokenizer) -> Tokenizer:
+    """Return a tokenizer of its own, with its own parts and added tokens, over the same vocabulary (``model``).
+
+    Truncation and padding are left out. Whoever changes the vocabulary itself, such as its dropout, changes both.
+
+    Example:
+        >>> share_vocabulary(tokenizer.backend_tokenizer).get_vocab_size()  # doctest: +SKIP
+        262145
+    """
+    carrier = Tokenizer(models.WordLevel({}, unk_token=""))
+    for name in _PARTS:
+        setattr(carrier, name, getattr(backend, name))
+    copy = Tokenizer.from_str(carrier.to_str())
+    copy.model = backend.model
+    copy.encode_special_tokens = backend.encode_special_tokens
+    added = backend.get_added_tokens_decoder()
+    copy.add_tokens([added[token_id] for token_id in sorted(added)])
+    if _states(copy) == _states(backend):
+        return copy
+    copy = deepcopy(backend)  # ids of added tokens with gaps between them cannot be given again
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
+class SharedVocabulary:
+    """Given to a tokenizer class as its ``tokenizer_object``, which that class copies: the copy shares the vocabulary.
+
+    Args:
+        backend: the tokenizer to copy.
+    Example:
+        >>> TokenizersBackend(tokenizer_object=SharedVocabulary(backend))  # doctest: +SKIP
+    """
+
+    def __init__(self, backend: Tokenizer) -> None:
+        self._backend = backend
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
+        return share_vocabulary(self._backend)
+
+
+def _states(backend: Tokenizer) -> dict[int, Any]:
+    return {token_id: token.__getstate__() for token_id, token in backend.get_added_tokens_decoder().items()}
