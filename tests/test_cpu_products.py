@@ -178,13 +178,13 @@ def test_large_float32_products_are_onednn_s_and_no_others(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("shape", [(1, 8, 4), (3, 300, 260)])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_a_prepared_product_is_the_product(shape: tuple[int, int, int], has_bias: bool) -> None:
+@pytest.mark.parametrize("reorder", [True, False])
+def test_a_prepared_product_is_the_product(shape: tuple[int, int, int], has_bias: bool, reorder: bool) -> None:
     rows, inner, outer = shape
     torch.manual_seed(0)
     states, weight, bias = torch.randn(rows, inner), torch.randn(outer, inner), torch.randn(outer) if has_bias else None
-    torch.testing.assert_close(
-        prepared_linear(weight, bias, rows)(states), F.linear(states, weight, bias), atol=1e-4, rtol=1e-4
-    )
+    prepared = prepared_linear(weight, bias, rows, reorder=reorder)
+    torch.testing.assert_close(prepared(states), F.linear(states, weight, bias), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["to_sparse_csr", "to_sparse"])

@@ -41,6 +41,7 @@ from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder, check_length
 
 _FEW_ROWS = 8  # below, attention by one fused call is faster; from here on, by products of many small matrices
 _FIRST_PLACES = 64
+_SAME_CACHE_LINES = 1024  # columns of such a length evict each other: two to three times the time
 _VARYING_ROTATIONS = ("dynamic", "longrope")  # their angles depend on the length of the text
 CacheLayer: TypeAlias = DynamicLayer | StaticLayer
 _PARTS = {
@@ -277,7 +278,7 @@ def _product(layers: Sequence[nn.Linear], num_rows: int) -> Callable[[Tensor], T
         bias = torch.cat(
             [columns.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
         )
-    return prepared_linear(columns.t(), bias, num_rows)
+    return prepared_linear(columns.t(), bias, num_rows, reorder=columns.shape[1] % _SAME_CACHE_LINES == 0)
 
 
 def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
