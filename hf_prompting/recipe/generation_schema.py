@@ -183,6 +183,17 @@ class PeerSection(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BartSection(PeerSection):
+    """A BART beside the recipe's own model, of the same sizes.
+
+    Attributes:
+        arguments: any other field of ``BartConfig``.
+    """
+
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareSection(Section):
     """The peers of a run; ``{}`` for a peer takes everything from the recipe.
 
@@ -192,7 +203,7 @@ class CompareSection(Section):
         full_fine_tuning: the pretrained model with all weights trained, where the recipe tunes a soft prompt.
     """
 
-    bart: PeerSection | None = None
+    bart: BartSection | None = None
     random_weights: PeerSection | None = None
     full_fine_tuning: PeerSection | None = None
 

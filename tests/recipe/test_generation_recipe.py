@@ -76,6 +76,8 @@ def test_all_mistakes_are_listed_with_their_lines(tmp_path: Path) -> None:
         (["compare.full_fine_tuning={}"], "needs a soft_prompt"),
         (["compare.random_weights={}"], "needs model.pretrained"),
         (["compare.brat={}"], "Did you mean 'bart'?"),
+        (["compare.bart={arguments: {attention_dropuot: 0.1}}"], "Did you mean 'attention_dropout'?"),
+        (["compare.bart={arguments: {dropout: much}}"], "compare.bart.arguments: Validation error for field 'dropout'"),
         (["data.source=english"], "has no column 'english'"),
         (["data.dev=null", "training.early_stopping_patience=2"], "data.dev is null"),
         (["data.dev=null", "training.best_by=chrf"], "best_by 'chrf' measures dev rows"),
