@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import BartConfig
 
 from hf_prompting.data import Rows, load_rows
 from hf_prompting.data.pairs import texts_of
-from hf_prompting.errors import DataError, HfPromptingError, RecipeError, did_you_mean
+from hf_prompting.errors import DataError, HfPromptingError, RecipeError
 from hf_prompting.recipe.conversion import Problem
-from hf_prompting.recipe.generation_models import bart_config, new_config
+from hf_prompting.recipe.generation_models import new_config
 from hf_prompting.recipe.generation_schema import GenerationRecipe
 from hf_prompting.recipe.reader import Read, list_problems
 from hf_prompting.training.generation_arguments import check_generation_arguments
@@ -132,7 +130,8 @@ def _model_problems(read: Read[GenerationRecipe]) -> Iterator[Problem]:
             text = f"model.pretrained {section.pretrained!r} is not a folder with a config.json"
             yield read.problem("model.pretrained", f"{text}; train it first, or --set model.pretrained=FOLDER")
         return
-    if section.hidden_size % section.num_attention_heads and "head_dim" not in section.arguments:
+    has_own_width = "head_dim" in section.arguments and read.recipe.compare.bart is None  # BART's heads share its width
+    if section.hidden_size % section.num_attention_heads and not has_own_width:
         text = f"hidden_size {section.hidden_size} is not divisible by num_attention_heads"
         yield read.problem("model.num_attention_heads", f"{text} {section.num_attention_heads}")
         return
@@ -140,22 +139,13 @@ def _model_problems(read: Read[GenerationRecipe]) -> Iterator[Problem]:
         new_config(read.recipe, vocab_size=8)
     except HfPromptingError as error:
         yield read.problem("model", f"model: {error}")
-    except (StrictDataclassError, TypeError, ValueError) as error:  # checks of a field's type or its own
+    except (
+        StrictDataclassError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # checks of a field's type or its own
         yield read.problem("model.arguments", f"model.arguments: {' '.join(str(error).split())}")
-    yield from _bart_problems(read)
-
-
-def _bart_problems(read: Read[GenerationRecipe]) -> Iterator[Problem]:
-    peer, key = read.recipe.compare.bart, "compare.bart.arguments"
-    known = {field.name for field in dataclasses.fields(BartConfig)}
-    unknown = sorted(peer.arguments.keys() - known) if peer is not None else []
-    for name in unknown:
-        yield read.problem(key, f"{key}: BartConfig has no {name!r}.{did_you_mean(name, known)}")
-    if not unknown:
-        try:
-            bart_config(read.recipe, vocab_size=8)
-        except (StrictDataclassError, TypeError, ValueError) as error:
-            yield read.problem(key, f"{key}: {' '.join(str(error).split())}")
 
 
 def _split(read: Read[GenerationRecipe], name: str, problems: list[Problem]) -> Pairs | None:

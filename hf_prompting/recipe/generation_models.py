@@ -18,7 +18,13 @@ from transformers import (
 )
 
 from hf_prompting.bases import BaseModelSource, load_base_model
-from hf_prompting.recipe.generation_schema import GenerationRecipe, ModelSection, PeerSection, SourcePromptSection
+from hf_prompting.recipe.generation_schema import (
+    BartSection,
+    GenerationRecipe,
+    ModelSection,
+    PeerSection,
+    SourcePromptSection,
+)
 from hf_prompting.seq2seq import Seq2SeqTransformerConfig, Seq2SeqTransformerForConditionalGeneration
 from hf_prompting.soft_prompts import SoftPromptConfig
 
@@ -160,38 +166,27 @@ def new_model(recipe: GenerationRecipe, tokenizer: PreTrainedTokenizerFast) -> P
     return Seq2SeqTransformerForConditionalGeneration(config)
 
 
-def bart_config(recipe: GenerationRecipe, *, vocab_size: int, **special_ids: Any) -> BartConfig:
-    """Return the configuration of a BART of the same sizes; its feed-forward blocks have two matrices of 4 H.
-
-    Args:
-        recipe: its ``model`` section has the sizes, ``compare.bart`` what is BART's own.
-        vocab_size: rows of the embedding.
-        **special_ids: ``pad_token_id`` and the like.
-    """
-    section, peer = recipe.model, recipe.compare.bart
-    width = 4 * section.hidden_size
-    return BartConfig(
-        **{
-            "vocab_size": vocab_size,
-            "d_model": section.hidden_size,
-            "encoder_ffn_dim": width,
-            "decoder_ffn_dim": width,
-            "encoder_layers": section.num_layers,
-            "decoder_layers": section.num_layers,
-            "encoder_attention_heads": section.num_attention_heads,
-            "decoder_attention_heads": section.num_attention_heads,
-            "max_position_embeddings": longest_text(recipe),
-            "dropout": section.dropout,
-            "forced_eos_token_id": None,
-            **special_ids,
-            **(peer.arguments if peer is not None else {}),
-        }
-    )
-
-
 def bart_model(recipe: GenerationRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """Return a BART of the same sizes with random weights."""
-    return BartForConditionalGeneration(bart_config(recipe, vocab_size=len(tokenizer), **special_ids_of(tokenizer)))
+    """Return a BART of the same sizes with random weights; its feed-forward blocks have two matrices of 4 H."""
+    section, peer = recipe.model, recipe.compare.bart or BartSection()
+    width = 4 * section.hidden_size
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=section.hidden_size,
+        encoder_ffn_dim=width,
+        decoder_ffn_dim=width,
+        encoder_layers=section.num_layers,
+        decoder_layers=section.num_layers,
+        encoder_attention_heads=section.num_attention_heads,
+        decoder_attention_heads=section.num_attention_heads,
+        max_position_embeddings=longest_text(recipe),
+        dropout=section.dropout,
+        attention_dropout=peer.attention_dropout,
+        activation_dropout=peer.activation_dropout,
+        forced_eos_token_id=None,
+        **special_ids_of(tokenizer),
+    )
+    return BartForConditionalGeneration(config)
 
 
 def pretrained_model(id_or_folder: str) -> PreTrainedModel:

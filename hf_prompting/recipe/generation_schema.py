@@ -187,10 +187,12 @@ class BartSection(PeerSection):
     """A BART beside the recipe's own model, of the same sizes.
 
     Attributes:
-        arguments: any other field of ``BartConfig``.
+        attention_dropout: of attention's weights.
+        activation_dropout: inside the feed-forward blocks.
     """
 
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    attention_dropout: float = setting(0.0, at_least=0, below=1)
+    activation_dropout: float = setting(0.0, at_least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ A vocabulary of 262,000 pieces takes 1.1 s and some 70 MB to copy; a bank may ho
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from tokenizers import Tokenizer, models
@@ -16,7 +15,8 @@ _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 def share_vocabulary(backend: Tokenizer) -> Tokenizer:
     """Return a tokenizer of its own, with its own parts and added tokens, over the same vocabulary (``model``).
 
-    Truncation and padding are left out. Whoever changes the vocabulary itself, such as its dropout, changes both.
+    Truncation and padding are left out. Whoever changes the vocabulary itself, its dropout or
+    by ``train``, changes both.
 
     Example:
         >>> share_vocabulary(tokenizer.backend_tokenizer).get_vocab_size()  # doctest: +SKIP
@@ -30,11 +30,6 @@ def share_vocabulary(backend: Tokenizer) -> Tokenizer:
     copy.encode_special_tokens = backend.encode_special_tokens
     added = backend.get_added_tokens_decoder()
     copy.add_tokens([added[token_id] for token_id in sorted(added)])
-    if _states(copy) == _states(backend):
-        return copy
-    copy = deepcopy(backend)  # ids of added tokens with gaps between them cannot be given again
-    copy.no_truncation()
-    copy.no_padding()
     return copy
 
 
@@ -52,7 +47,3 @@ class SharedVocabulary:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
         return share_vocabulary(self._backend)
-
-
-def _states(backend: Tokenizer) -> dict[int, Any]:
-    return {token_id: token.__getstate__() for token_id, token in backend.get_added_tokens_decoder().items()}

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from tiny_generation import generation_values, write_generation_recipe
 from tiny_recipes import recipe_values, write_recipe, write_rows
+from tiny_tokenizers import t5_unigram
 
 from hf_prompting.errors import RecipeError
 from hf_prompting.recipe import read_recipe
 from hf_prompting.recipe.generation_check import check_generation
+from hf_prompting.recipe.generation_models import bart_model
 from hf_prompting.recipe.generation_schema import GenerationRecipe
 from hf_prompting.recipe.tasks import check_any_recipe, read_any_recipe
 
@@ -72,12 +74,17 @@ def test_all_mistakes_are_listed_with_their_lines(tmp_path: Path) -> None:
         (["model.num_attention_heads=3"], "hidden_size 32 is not divisible by num_attention_heads 3"),
         (["model.arguments={norm_type: none}"], "norm_type 'none' is unknown"),
         (["model.arguments={norm_type: 7}"], "norm_type"),
+        (["model.arguments={dtype: nope}"], "model.arguments: "),
         (["soft_prompt.source=3"], "needs a model that has learned something"),
         (["compare.full_fine_tuning={}"], "needs a soft_prompt"),
         (["compare.random_weights={}"], "needs model.pretrained"),
         (["compare.brat={}"], "Did you mean 'bart'?"),
-        (["compare.bart={arguments: {attention_dropuot: 0.1}}"], "Did you mean 'attention_dropout'?"),
-        (["compare.bart={arguments: {dropout: much}}"], "compare.bart.arguments: Validation error for field 'dropout'"),
+        (["compare.bart={attention_dropuot: 0.1}"], "Did you mean 'attention_dropout'?"),
+        (["compare.bart={activation_dropout: 1.0}"], "activation_dropout is 1.0; it must be below 1"),
+        (
+            ["model.num_attention_heads=3", "model.arguments={head_dim: 16}", "compare.bart={}"],
+            "hidden_size 32 is not divisible by num_attention_heads 3",
+        ),
         (["data.source=english"], "has no column 'english'"),
         (["data.dev=null", "training.early_stopping_patience=2"], "data.dev is null"),
         (["data.dev=null", "training.best_by=chrf"], "best_by 'chrf' measures dev rows"),
@@ -91,6 +98,15 @@ def test_all_mistakes_are_listed_with_their_lines(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_said_before_training(overrides: list[str], said: str, tmp_path: Path) -> None:
     assert said in refused(tmp_path, *overrides)
+
+
+def test_bart_has_the_sizes_of_our_model_and_dropouts_of_its_own(tmp_path: Path) -> None:
+    write_generation_recipe(tmp_path)
+    peer = "compare.bart={attention_dropout: 0.1, activation_dropout: 0.2}"
+    recipe = read_any_recipe(tmp_path, overrides=[peer, "model.dropout=0.3"]).recipe
+    config = bart_model(recipe, t5_unigram()).config
+    assert (config.dropout, config.attention_dropout, config.activation_dropout) == (0.3, 0.1, 0.2)
+    assert (config.d_model, config.encoder_ffn_dim) == (recipe.model.hidden_size, 4 * recipe.model.hidden_size)
 
 
 def test_a_pretrained_model_brings_its_tokenizer_and_excludes_new_ones(tmp_path: Path) -> None:

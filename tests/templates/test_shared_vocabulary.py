@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from tiny_tokenizers import bert_wordpiece, byte_level_bpe, gemma_bpe, llama_metaspace_bpe, qwen_bpe, t5_unigram
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import AddedToken, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from hf_prompting.templates.compiler import SlotKind, compile_template
@@ -39,22 +39,6 @@ def test_changes_of_a_copy_stay_there() -> None:
     copy.post_processor = None
     copy.pre_tokenizer.add_prefix_space = not copy.pre_tokenizer.add_prefix_space
     assert backend.to_str() == before
-
-
-def test_added_tokens_with_gaps_between_their_ids_keep_them() -> None:
-    state = json.loads(byte_level_bpe().backend_tokenizer.to_str())
-    last = max(state["model"]["vocab"].values())
-    token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    state["added_tokens"] += [
-        {**token, "id": last + 5, "content": "<|far|>"},
-        {**token, "id": last + 9, "content": "<|z|>"},
-    ]
-    backend = Tokenizer.from_str(json.dumps(state))
-    backend.enable_truncation(3)
-    copy = share_vocabulary(backend)
-    assert copy.token_to_id("<|far|>") == backend.token_to_id("<|far|>")
-    assert copy.truncation is None
-    assert json.loads(copy.to_str())["added_tokens"] == json.loads(backend.to_str())["added_tokens"]
 
 
 def test_compiling_a_template_does_not_copy_the_vocabulary() -> None:
