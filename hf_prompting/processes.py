@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
+_LETTING_GO = 0.5  # seconds
 PATIENCE = timedelta(seconds=5)  # a mistake of the input is found by all processes within seconds; process 0 says it
 
 
@@ -86,6 +88,9 @@ def leave_processes() -> None:
 
     if dist.is_initialized():
         dist.barrier()
+        # Gloo's thread still has to let go of the barrier's tensor, for which it needs Python's lock. A process group
+        # that is destroyed holds the lock and waits for that thread (pytorch/pytorch#56297), so let it go first.
+        time.sleep(_LETTING_GO)
         dist.destroy_process_group()
 
 
