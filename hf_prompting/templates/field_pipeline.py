@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
 
 from hf_prompting.errors import TemplateError
-from hf_prompting.templates.shared_vocabulary import share_vocabulary
+from hf_prompting.templates.shared_vocabulary import empty_tokenizer, share_vocabulary
 
 Json = dict[str, Any]
 _LONGEST_REMEMBERED = 4_000  # characters; a sentencepiece character map has hundreds of thousands
@@ -32,14 +32,14 @@ class FieldPipeline:
     @classmethod
     def of(cls, backend: Tokenizer) -> FieldPipeline:
         """Read the pipeline of a tokenizer, without touching it."""
-        carrier = Tokenizer(models.WordLevel({}, unk_token=""))
+        carrier = empty_tokenizer()
         carrier.normalizer, carrier.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
         state = json.loads(carrier.to_str())
         return cls(state["normalizer"], state["pre_tokenizer"])
 
     def install(self, backend: Tokenizer) -> None:
         """Put the pipeline into a tokenizer that the caller owns."""
-        carrier = json.loads(Tokenizer(models.WordLevel({}, unk_token="")).to_str())
+        carrier = json.loads(empty_tokenizer().to_str())
         carrier["normalizer"], carrier["pre_tokenizer"] = self.normalizer, self.pre_tokenizer
         built = Tokenizer.from_str(json.dumps(carrier))
         backend.normalizer, backend.pre_tokenizer = built.normalizer, built.pre_tokenizer

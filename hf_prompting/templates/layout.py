@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice, pairwise
 
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Tokenizer, processors
 
 from hf_prompting.templates.segments import AnswerSlot, SoftTokens, Text
+from hf_prompting.templates.shared_vocabulary import empty_tokenizer
 from hf_prompting.templates.template import PromptTemplate
 
 SEQUENCES = ("A", "B")  # what a post-processor calls the texts that a tokenizer is given
@@ -107,7 +108,7 @@ def installed_parts(backend: Tokenizer) -> tuple[Part, ...]:
     Returns:
         Parts with ids in prompt order; a field has none.
     """
-    carrier = Tokenizer(models.WordLevel({}, unk_token=""))  # spares writing out the whole vocabulary
+    carrier = empty_tokenizer()  # spares writing out the whole vocabulary
     carrier.post_processor = backend.post_processor
     state = json.loads(carrier.to_str())["post_processor"]
     parts = []

@@ -12,17 +12,26 @@ from tokenizers import Tokenizer, models
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
+def empty_tokenizer() -> Tokenizer:
+    """Return a tokenizer without a vocabulary, to carry the parts of another one into JSON and back.
+
+    Example:
+        >>> empty_tokenizer().get_vocab_size()
+        0
+    """
+    return Tokenizer(models.WordLevel({}, unk_token=""))
+
+
 def share_vocabulary(backend: Tokenizer) -> Tokenizer:
     """Return a tokenizer of its own, with its own parts and added tokens, over the same vocabulary (``model``).
 
-    Truncation and padding are left out. Whoever changes the vocabulary itself, its dropout or
-    by ``train``, changes both.
+    Truncation and padding are left out. Whoever changes the vocabulary itself (its dropout, ``train``) changes both.
 
     Example:
         >>> share_vocabulary(tokenizer.backend_tokenizer).get_vocab_size()  # doctest: +SKIP
         262145
     """
-    carrier = Tokenizer(models.WordLevel({}, unk_token=""))
+    carrier = empty_tokenizer()
     for name in _PARTS:
         setattr(carrier, name, getattr(backend, name))
     copy = Tokenizer.from_str(carrier.to_str())
