@@ -139,12 +139,7 @@ def _model_problems(read: Read[GenerationRecipe]) -> Iterator[Problem]:
         new_config(read.recipe, vocab_size=8)
     except HfPromptingError as error:
         yield read.problem("model", f"model: {error}")
-    except (
-        StrictDataclassError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:  # checks of a field's type or its own
+    except (StrictDataclassError, AttributeError, TypeError, ValueError) as error:  # a field's type or value
         yield read.problem("model.arguments", f"model.arguments: {' '.join(str(error).split())}")
 
 
