@@ -149,7 +149,8 @@ def _compiled(settings: Mapping[str, Any], name: str, rounds: Rounds, eager: Tim
     found = rounds.turns(f"{name}, compiled", rivals)
     ours, timings = found[OURS], list(found.values())
     against_eager = _faster(f"{name}, compiled against eager", ours, eager, timings, _COMPILED_BAR)
-    yield replace(against_eager, note=f"{against_eager.note}; static cache, the prepared step itself is not compiled")
+    how = "" if settings["batch_size"] == 1 else ", the step of so many rows is prepared, not compiled"
+    yield replace(against_eager, note=f"{against_eager.note}; static cache{how}")
     if any(found[who].seconds for who in GENERATING):
         yield _faster(f"{name}, compiled against compiled", ours, _fastest(found, GENERATING), (), None)
 

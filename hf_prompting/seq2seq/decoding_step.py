@@ -8,12 +8,14 @@ products cost as much as the products. A model that is as this package made it g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
+from transformers import CompileConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache, StaticLayer
 from transformers.masking_utils import create_bidirectional_mask
@@ -21,7 +23,9 @@ from transformers.utils.output_capturing import OutputRecorder
 
 from hf_prompting.cpu_products import Linear, is_plain, prepared_linear
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
+from hf_prompting.seq2seq.compiled_step import CompiledStep, can_compile
 from hf_prompting.seq2seq.cpu_functions import prepared_rms_norm
+from hf_prompting.seq2seq.decoding_positions import PositionTable, position_table
 from hf_prompting.seq2seq.growing_cache import GrowingLayer
 from hf_prompting.seq2seq.layers import (
     Seq2SeqTransformerDecoderLayer,
@@ -34,8 +38,6 @@ from hf_prompting.seq2seq.positions import (
     Seq2SeqTransformerRelativeBias,
     Seq2SeqTransformerRotaryEmbedding,
     rotate,
-    signed,
-    sinusoidal_positions,
 )
 from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder, check_length
 
@@ -121,12 +123,9 @@ class DecodingStep:
         encoder_padding: Tensor | None,
     ) -> None:
         self.cache, self.num_rows = cache, len(encoder_states)
-        self._decoder, self._output_scale = decoder, output_scale
-        self._layers = [
-            _LayerStep(cast(Seq2SeqTransformerDecoderLayer, layer), self.num_rows) for layer in decoder.layers
-        ]
-        self._norm = _norm(decoder.norm)
-        self._head = _product((head,), self.num_rows)
+        self._decoder, self._head, self._output_scale = decoder, head, output_scale
+        self._compiled: CompiledStep | None = None
+        self._is_settled = False
         self._encoder_mask = _to_add(
             create_bidirectional_mask(
                 config=decoder.config,
@@ -136,7 +135,12 @@ class DecodingStep:
             ),
             encoder_states.dtype,
         )
-        self._place(_FIRST_PLACES)
+
+    def compile(self, compiling: CompileConfig) -> None:
+        """From now on compute by a compiled graph, if that is faster; only the first call decides."""
+        if not self._is_settled and can_compile(self._decoder, self._head, self.cache, compiling):
+            self._compiled = CompiledStep(self._decoder, self._head, self.cache, self._encoder_mask, compiling)
+        self._is_settled = True
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) scores.
@@ -144,40 +148,41 @@ class DecodingStep:
         Raises:
             Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
         """
+        if self._compiled is not None:
+            return self._compiled(ids)
         num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor
-        if num_past >= self._num_places:
-            self._place(2 * num_past)
+        if num_past >= self._positions.num_places:
+            self._positions = position_table(self._decoder, 2 * num_past)
+        positions = self._positions
         states = self._decoder.embed_tokens.forward(ids[:, 0])
         rotation = bias = None
-        if self._rotations is not None:
-            rotation = self._rotations[0][num_past], self._rotations[1][num_past]
-        elif self._biases is not None:
-            bias = self._biases[..., self._num_places - 1 - num_past :]
-        elif self._added is not None:
+        if positions.rotations is not None:
+            rotation = positions.rotations[0][num_past], positions.rotations[1][num_past]
+        elif positions.biases is not None:
+            bias = positions.biases[..., positions.num_places - 1 - num_past :]
+        elif positions.added is not None:
             check_length(num_past + 1, self._decoder.config)
-            states = states + self._added[num_past]
+            states = states + positions.added[num_past]
         caches = zip(self.cache.self_attention_cache.layers, self.cache.cross_attention_cache.layers, strict=True)
         for layer, (own, cross) in zip(self._layers, caches, strict=True):
             states = layer(states, num_past, rotation, bias, self._encoder_mask, own, cross)
-        states = self._norm(states)
-        return self._head(states if self._output_scale == 1.0 else states * self._output_scale)[:, None]
+        norm, head = self._norm_and_head
+        states = norm(states)
+        return head(states if self._output_scale == 1.0 else states * self._output_scale)[:, None]
 
-    def _place(self, num_places: int) -> None:
-        """Compute rotations, biases or added vectors of all positions below ``num_places``."""
-        decoder, positions = self._decoder, torch.arange(num_places)
-        self._num_places = num_places
-        self._rotations: tuple[Tensor, Tensor] | None = None
-        self._biases: Tensor | None = None
-        self._added: Tensor | None = None
-        if decoder.rotary_emb is not None:
-            cos, sin = signed(*decoder.rotary_emb(decoder.embed_tokens.weight, positions[None]))
-            self._rotations = cos[0, 0], sin[0, 0]
-        elif decoder.relative_bias is not None:
-            self._biases = decoder.relative_bias(positions[-1:], num_places)  # by distance, the present token last
-        elif decoder.learned_positions is not None:
-            self._added = decoder.learned_positions.weight
-        else:
-            self._added = sinusoidal_positions(positions, decoder.config.hidden_size)
+    @cached_property
+    def _positions(self) -> PositionTable:
+        return position_table(self._decoder, _FIRST_PLACES)
+
+    @cached_property
+    def _layers(self) -> list[_LayerStep]:
+        return [
+            _LayerStep(cast(Seq2SeqTransformerDecoderLayer, layer), self.num_rows) for layer in self._decoder.layers
+        ]
+
+    @cached_property
+    def _norm_and_head(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        return _norm(self._decoder.norm), _product((self._head,), self.num_rows)
 
 
 class _LayerStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -50,10 +51,26 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
             "decoding_step": decoding_step,
         }
 
+    def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
+        """Compile on a CPU, too, if the user gives a ``compile_config``; transformers wants a private mark for it."""
+        if generation_config.compile_config is not None:
+            generation_config.compile_config = copy.copy(generation_config.compile_config)
+            generation_config.compile_config._compile_all_devices = True
+        is_valid: bool = super()._valid_auto_compile_criteria(model_kwargs, generation_config)
+        return is_valid
+
     def get_compiled_call(self, compile_config: CompileConfig | None) -> Callable[..., Any]:
-        """Return the compiled model, which leaves a prepared step as it is: torch's compiler has no faster products."""
+        """Return the compiled model; a prepared step has a graph of its own, or stays as it is where that is faster."""
         compiled: Callable[..., Any] = super().get_compiled_call(compile_config)
-        return lambda **inputs: (self if inputs.get("decoding_step") is not None else compiled)(**inputs)
+
+        def call(**inputs: Any) -> Any:
+            step: DecodingStep | None = inputs.get("decoding_step")
+            if step is None:
+                return compiled(**inputs)
+            step.compile(compile_config or self._default_compile_config())
+            return self(**inputs)
+
+        return call
 
     def _prepare_cache_for_generation(
         self,

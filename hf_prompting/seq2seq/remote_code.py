@@ -19,9 +19,11 @@ _OWN_IMPORT = re.compile(r"^(\s*)from hf_prompting\.(?:seq2seq\.)?(\w+) import "
 _FILES = (
     "attention.py",
     "chunked_loss.py",
+    "compiled_step.py",
     "configuration_seq2seq.py",
     "cpu_functions.py",
     "decoding_layout.py",
+    "decoding_positions.py",
     "decoding_step.py",
     "generation.py",
     "growing_cache.py",

@@ -8,25 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from generating import VARIANTS, generated, generated_by_forward
 from peft import LoraConfig, get_peft_model
-from tiny_seq2seq import PRESETS, some_ids, tiny_model
+from tiny_seq2seq import some_ids, tiny_model
 from torch import Tensor, nn
 from transformers import CompileConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from hf_prompting.errors import Seq2SeqInputError
-from hf_prompting.seq2seq import generation
 from hf_prompting.seq2seq.decoding_step import DecodingStep
 from hf_prompting.seq2seq.growing_cache import GrowingLayer, with_room
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{preset: (preset, {}) for preset in PRESETS},
-    "grouped heads": ("modern", {"num_key_value_heads": 2, "use_bias": True}),
-    "grouped heads, t5": ("t5", {"num_key_value_heads": 2, "head_dim": 16, "num_decoder_layers": 3}),
-    "wide": ("modern", {"hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.05}),  # oneDNN's products
-    "learned positions": ("modern", {"position_type": "learned", "max_position_embeddings": 160}),
-    "vanilla, pre-norm, gate": ("vanilla", {"norm_position": "pre", "gated_feed_forward": True, "use_bias": False}),
-}
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "beams": {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
@@ -47,19 +39,6 @@ def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(DecodingStep, "__call__", counting)
     return counted
-
-
-def generated(model: Any, ids: Tensor, **options: Any) -> Any:
-    torch.manual_seed(3)
-    wanted = {"max_new_tokens": 9, "return_dict_in_generate": True, "output_logits": True}
-    return model.generate(ids, **{**wanted, **options})
-
-
-def generated_by_forward(monkeypatch: pytest.MonkeyPatch, model: Any, ids: Tensor, **options: Any) -> Any:
-    with monkeypatch.context() as patch:
-        patch.setattr(generation, "can_decode", lambda model, cache: False)
-        patch.setattr(generation, "with_room", lambda cache, num_expected: None)
-        return generated(model, ids, **options)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -85,7 +64,7 @@ def test_the_step_equals_forward(
             torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
 
 
-def test_a_prepared_step_is_not_compiled(num_steps: list[int]) -> None:
+def test_a_prepared_step_is_not_for_other_compilers(num_steps: list[int]) -> None:
     def refusing(graph: Any, inputs: Any) -> Any:
         raise AssertionError("the compiler was called")
 

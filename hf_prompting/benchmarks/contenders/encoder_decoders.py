@@ -156,7 +156,8 @@ def generation(settings: Settings) -> Callable[[], dict[str, Any]]:
     """Generate as many tokens as were read, without an end; with ``compiled``, a static cache and ``torch.compile``."""
     torch.manual_seed(0)
     model: Any = MODELS[settings["model"]](settings).eval()
-    if hasattr(model, "lay_out_for_decoding"):
+    is_compiled_for_one = settings["compiled"] and settings["batch_size"] == 1
+    if hasattr(model, "lay_out_for_decoding") and not is_compiled_for_one:  # that graph reads rows
         model.lay_out_for_decoding()
     model.generation_config.eos_token_id = None
     ids = _texts(settings, 0)

@@ -1,0 +1,118 @@
+"""The compiled decoding step computes what ``forward`` computes, for one or two rows, and only where it is faster."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from generating import VARIANTS, generated, generated_by_forward
+from tiny_seq2seq import some_ids, tiny_model
+from torch import Tensor
+from transformers import CompileConfig
+
+from hf_prompting.errors import Seq2SeqInputError
+from hf_prompting.seq2seq import compiled_step
+from hf_prompting.seq2seq.compiled_step import CompiledStep
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here (apt install g++)")
+
+
+ASKED: dict[str, Any] = {"do_sample": False, "cache_implementation": "static", "compile_config": CompileConfig()}
+
+
+@pytest.fixture
+def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the calls of the compiled step."""
+    counted: list[int] = []
+    ordinary = CompiledStep.__call__
+
+    def counting(self: CompiledStep, ids: Tensor) -> Tensor:
+        counted.append(len(ids))
+        return ordinary(self, ids)
+
+    monkeypatch.setattr(CompiledStep, "__call__", counting)
+    return counted
+
+
+def check(model: Any, ids: Tensor, mask: Tensor, num_steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    static = {"do_sample": False, "cache_implementation": "static", "attention_mask": mask}
+    expected = generated_by_forward(monkeypatch, model, ids, **static)
+    num_steps.clear()
+    found = generated(model, ids, attention_mask=mask, **ASKED)
+    assert len(num_steps) == len(found.logits) - 1
+    assert found.sequences.tolist() == expected.sequences.tolist()
+    torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_graph_equals_forward(
+    variant: str, num_rows: int, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    preset, switches = VARIANTS[variant]
+    model, ids = tiny_model(preset, **switches), some_ids(num_rows)
+    right = torch.ones_like(ids)
+    right[0, 4:] = 0
+    with torch.compiler.set_stance("force_eager"):  # the graph's own code, without the time of a compiler
+        for mask in (torch.ones_like(ids), right, right.flip(1)):
+            if model.config.position_type in ("sinusoidal", "learned") and mask[0, 0] == 0:
+                continue  # sinusoidal positions count padding
+            check(model, ids, mask, num_steps, monkeypatch)
+
+
+@needs_compiler
+@pytest.mark.parametrize("variant", ["modern", *(pytest.param(v, marks=pytest.mark.slow) for v in [*VARIANTS][1:])])
+def test_compiled_it_equals_forward_by_one_graph_for_all_lengths(
+    variant: str, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    preset, switches = VARIANTS[variant]
+    model = tiny_model(preset, **switches)
+    for num_tokens in (7, 12, 5):
+        ids = some_ids(1, num_tokens)
+        check(model, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        padded = (torch.arange(num_tokens) < 4)[None].long()
+        check(model, ids, padded, num_steps, monkeypatch)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "one without a mask, one with it"
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_models_of_one_shape_share_the_graph_and_changed_weights_are_seen(
+    monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    ids = some_ids(1)
+    with torch.compiler.set_stance("force_eager"):
+        first, second = tiny_model("modern"), tiny_model("modern", initializer_range=0.3)
+        check(first, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        graphs = dict(compiled_step._GRAPHS)
+        check(second, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        with torch.no_grad():
+            first.lm_head.weight.mul_(-1.0)
+        check(first, ids, torch.ones_like(ids), num_steps, monkeypatch)
+    assert graphs == compiled_step._GRAPHS
+
+
+def test_more_rows_and_columns_stay_with_the_prepared_step(num_steps: list[int]) -> None:
+    with torch.compiler.set_stance("force_eager"):
+        model = tiny_model("modern")
+        expected = [generated(model, some_ids(num_rows), do_sample=False).sequences.tolist() for num_rows in (3, 1)]
+        assert generated(model, some_ids(3), **ASKED).sequences.tolist() == expected[0]
+        model.lay_out_for_decoding()
+        assert generated(model, some_ids(1), **ASKED).sequences.tolist() == expected[1]
+        assert not num_steps
+        model = tiny_model("modern")
+        generated(model, some_ids(1), do_sample=False, cache_implementation="static")
+        generated(model, some_ids(1), **{**ASKED, "disable_compile": True})
+    assert not num_steps, "nobody has asked for it"
+
+
+def test_a_text_longer_than_the_positions_is_refused(num_steps: list[int]) -> None:
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(Seq2SeqInputError, match="65 tokens; allowed: up to max_position_embeddings 64"),
+    ):
+        tiny_model("vanilla").generate(some_ids(1), max_new_tokens=80, min_new_tokens=80, **ASKED)
+    assert num_steps
