@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 from transformers import CompileConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache, StaticLayer
+from transformers.utils import logging
 
-from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
 from hf_prompting.seq2seq.decoding_positions import position_table
+from hf_prompting.seq2seq.layers import Seq2SeqTransformerDecoderLayer
 from hf_prompting.seq2seq.positions import rotate
 from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder, check_length
 
@@ -43,7 +46,23 @@ def can_compile(
         compiling.backend == "inductor"
         and all(type(layer) is StaticLayer and len(layer.keys) <= _MOST_ROWS for layer in layers)
         and all(weight.is_contiguous() for weight in (*decoder.parameters(), *head.parameters()))
+        and not any([*layer.mlp.activation.parameters()] for layer in _layers(decoder))
+        and _has_compiler()
     )
+
+
+def _layers(decoder: Seq2SeqTransformerDecoder) -> list[Seq2SeqTransformerDecoderLayer]:
+    return [cast(Seq2SeqTransformerDecoderLayer, layer) for layer in decoder.layers]
+
+
+@cache
+def _has_compiler() -> bool:
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        logging.get_logger(__name__).warning("compile_config changes nothing here: %s", error)
+        return False
+    return True
 
 
 class CompiledStep:
@@ -54,11 +73,12 @@ class CompiledStep:
     Args:
         decoder: the decoder; see ``decoding_step.can_decode``.
         head: (B, H) states -> (B, V) scores.
+        output_scale: factor of the states before the head.
         cache: static, filled by a first forward pass.
         encoder_mask: (B, 1, 1, S) to add to scores of the encoder's text, or None.
         compiling: what ``torch.compile`` gets.
     Example:
-        >>> step = CompiledStep(model.model.decoder, model.lm_head, cache, None, CompileConfig())  # doctest: +SKIP
+        >>> step = CompiledStep(model.model.decoder, model.lm_head, 1.0, cache, None, CompileConfig())  # doctest: +SKIP
         >>> step(torch.tensor([[5]])).shape  # doctest: +SKIP
         torch.Size([1, 1, 99])
     """
@@ -67,6 +87,7 @@ class CompiledStep:
         self,
         decoder: Seq2SeqTransformerDecoder,
         head: nn.Linear,
+        output_scale: float,
         cache: EncoderDecoderCache,
         encoder_mask: Tensor | None,
         compiling: CompileConfig,
@@ -74,22 +95,22 @@ class CompiledStep:
         own, cross = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
         self._config = decoder.config
         self._lengths = [layer.cumulative_length for layer in own]
-        self._graph = _compiled_graph(_Shape.of(decoder.config), compiling)
         positions = position_table(decoder, own[0].max_cache_len)
-        self._inputs = {
-            "weights": {**dict(decoder.named_parameters()), **dict(head.named_parameters(prefix="lm_head"))},
-            "rotations": positions.rotations,
-            "biases": positions.biases,
-            "added": positions.added,
-            "own": [(layer.keys, layer.values) for layer in own],
-            "cross": [(layer.keys, layer.values) for layer in cross],
-            "encoder_mask": encoder_mask,
+        weights = {
+            **dict(decoder.named_parameters(remove_duplicate=False)),
+            **dict(head.named_parameters(prefix="lm_head")),
         }
-        for layer in (*own, *cross):
-            for states in (layer.keys, layer.values):
-                torch._dynamo.maybe_mark_dynamic(states, _LENGTH)
-        if encoder_mask is not None:
-            torch._dynamo.maybe_mark_dynamic(encoder_mask, 3)
+        self._inputs = {
+            "weights": weights,
+            "rotations": positions.rotations and tuple(_of_any_length(angles, 0) for angles in positions.rotations),
+            "biases": None if positions.biases is None else _of_any_length(positions.biases, -1),
+            "added": None if positions.added is None else _of_any_length(positions.added.detach(), 0),
+            "own": [(_of_any_length(layer.keys, _LENGTH), _of_any_length(layer.values, _LENGTH)) for layer in own],
+            "cross": [(_of_any_length(layer.keys, _LENGTH), _of_any_length(layer.values, _LENGTH)) for layer in cross],
+            "encoder_mask": None if encoder_mask is None else _of_any_length(encoder_mask, -1),
+        }
+        kind = len(cross[0].keys), encoder_mask is None, tuple(weight.shape for weight in weights.values())
+        self._graph = _compiled_graph(_Shape.of(decoder, output_scale), kind, compiling)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) scores.
@@ -105,8 +126,14 @@ class CompiledStep:
         return scores
 
 
+def _of_any_length(states: Tensor, dimension: int) -> Tensor:
+    """Tell the compiler that texts differ in length, so that one graph is made for all."""
+    torch._dynamo.maybe_mark_dynamic(states, dimension % states.dim())
+    return states
+
+
 class _Shape(NamedTuple):
-    """What the graph depends on besides the shapes of its inputs; see ``Seq2SeqTransformerConfig``."""
+    """What the graph depends on besides its inputs, in the words of ``Seq2SeqTransformerConfig``."""
 
     head_dim: int
     num_key_heads: int
@@ -121,30 +148,31 @@ class _Shape(NamedTuple):
     norm_comes_last: bool
 
     @classmethod
-    def of(cls, config: Seq2SeqTransformerConfig) -> _Shape:
-        """Return the shape of a configuration."""
+    def of(cls, decoder: Seq2SeqTransformerDecoder, output_scale: float) -> _Shape:
+        """Return the shape of a decoder."""
+        config, layer = decoder.config, _layers(decoder)[0]
         head_dim, num_key_heads = config.head_sizes
         return cls(
             head_dim=head_dim,
             num_key_heads=num_key_heads,
-            scaling=head_dim**-0.5 if config.scale_attention else 1.0,
-            embed_scale=config.hidden_size**0.5 if config.scale_embedding else 1.0,
-            output_scale=config.hidden_size**-0.5 if config.scale_output else 1.0,
+            scaling=layer.self_attn.scaling,
+            embed_scale=decoder.embed_tokens.embed_scale,
+            output_scale=output_scale,
             hidden_act=config.hidden_act,
             is_gated=config.gated_feed_forward,
             norm_type=config.norm_type,
-            norm_eps=config.norm_eps,
+            norm_eps=cast(float, layer.self_attn_norm.eps),
             norm_comes_first=config.norm_position == "pre",
             norm_comes_last=config.final_norm,
         )
 
 
-_GRAPHS: dict[tuple[_Shape, str], Callable[..., Tensor]] = {}
+_GRAPHS: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
 
-def _compiled_graph(shape: _Shape, compiling: CompileConfig) -> Callable[..., Tensor]:
+def _compiled_graph(shape: _Shape, kind: tuple[Any, ...], compiling: CompileConfig) -> Callable[..., Tensor]:
     arguments: dict[str, Any] = {**compiling.to_dict(), "isolate_recompiles": True}
-    key = shape, repr(sorted(arguments.items()))
+    key = shape, kind, repr(sorted(arguments.items()))
     if key not in _GRAPHS:
         _GRAPHS[key] = torch.compile(partial(_scores, shape), **arguments)
     return _GRAPHS[key]

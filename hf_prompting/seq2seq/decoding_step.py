@@ -139,7 +139,9 @@ class DecodingStep:
     def compile(self, compiling: CompileConfig) -> None:
         """From now on compute by a compiled graph, if that is faster; only the first call decides."""
         if not self._is_settled and can_compile(self._decoder, self._head, self.cache, compiling):
-            self._compiled = CompiledStep(self._decoder, self._head, self.cache, self._encoder_mask, compiling)
+            self._compiled = CompiledStep(
+                self._decoder, self._head, self._output_scale, self.cache, self._encoder_mask, compiling
+            )
         self._is_settled = True
 
     def __call__(self, ids: Tensor) -> Tensor:

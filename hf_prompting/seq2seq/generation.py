@@ -16,6 +16,7 @@ from hf_prompting.seq2seq.attention import self_attention_cache
 from hf_prompting.seq2seq.decoding_step import DecodingStep, can_decode
 from hf_prompting.seq2seq.growing_cache import with_room
 
+_STEP_ONLY = "the prepared step"  # transformers reads it as a yes
 _KNOWN_INPUTS = {"attention_mask", "encoder_outputs", "past_key_values", "use_cache", "logits_to_keep"}
 
 
@@ -52,22 +53,25 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         }
 
     def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
-        """Compile on a CPU, too, if the user gives a ``compile_config``; transformers wants a private mark for it."""
-        if generation_config.compile_config is not None:
-            generation_config.compile_config = copy.copy(generation_config.compile_config)
-            generation_config.compile_config._compile_all_devices = True
+        """Say yes on a CPU, too, if the user gives a ``compile_config``: the prepared step at least gets compiled."""
+        compiling = generation_config.compile_config
+        if compiling is not None and self.device.type == "cpu" and not compiling._compile_all_devices:
+            generation_config.compile_config = copy.copy(compiling)
+            generation_config.compile_config._compile_all_devices = _STEP_ONLY
         is_valid: bool = super()._valid_auto_compile_criteria(model_kwargs, generation_config)
         return is_valid
 
     def get_compiled_call(self, compile_config: CompileConfig | None) -> Callable[..., Any]:
-        """Return the compiled model; a prepared step has a graph of its own, or stays as it is where that is faster."""
-        compiled: Callable[..., Any] = super().get_compiled_call(compile_config)
+        """Return what calls the compiled model, or, where there is one, the prepared step, which has its own graph."""
+        compiling = compile_config or self._default_compile_config()
+        ordinary = super().get_compiled_call
 
         def call(**inputs: Any) -> Any:
             step: DecodingStep | None = inputs.get("decoding_step")
-            if step is None:
-                return compiled(**inputs)
-            step.compile(compile_config or self._default_compile_config())
+            if step is not None:
+                step.compile(compiling)
+            elif compiling._compile_all_devices != _STEP_ONLY:
+                return ordinary(compile_config)(**inputs)
             return self(**inputs)
 
         return call

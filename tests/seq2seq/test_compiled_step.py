@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from generating import VARIANTS, generated, generated_by_forward
 from tiny_seq2seq import some_ids, tiny_model
 from torch import Tensor
+from torch._inductor.exc import InvalidCxxCompiler
 from transformers import CompileConfig
 
 from hf_prompting.errors import Seq2SeqInputError
@@ -36,11 +39,21 @@ def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def check(model: Any, ids: Tensor, mask: Tensor, num_steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    static = {"do_sample": False, "cache_implementation": "static", "attention_mask": mask}
-    expected = generated_by_forward(monkeypatch, model, ids, **static)
+def check(
+    model: Any,
+    ids: Tensor,
+    num_steps: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    mask: Tensor | None = None,
+    max_new_tokens: int = 9,
+) -> None:
+    """Compare compiled generation, which has to happen, with ``forward``."""
+    options = {"attention_mask": torch.ones_like(ids) if mask is None else mask, "max_new_tokens": max_new_tokens}
+    static = {"do_sample": False, "cache_implementation": "static"}
+    expected = generated_by_forward(monkeypatch, model, ids, **static, **options)
     num_steps.clear()
-    found = generated(model, ids, attention_mask=mask, **ASKED)
+    found = generated(model, ids, **ASKED, **options)
     assert len(num_steps) == len(found.logits) - 1
     assert found.sequences.tolist() == expected.sequences.tolist()
     torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
@@ -59,7 +72,7 @@ def test_the_graph_equals_forward(
         for mask in (torch.ones_like(ids), right, right.flip(1)):
             if model.config.position_type in ("sinusoidal", "learned") and mask[0, 0] == 0:
                 continue  # sinusoidal positions count padding
-            check(model, ids, mask, num_steps, monkeypatch)
+            check(model, ids, num_steps, monkeypatch, mask=mask)
 
 
 @needs_compiler
@@ -71,11 +84,13 @@ def test_compiled_it_equals_forward_by_one_graph_for_all_lengths(
     torch._dynamo.utils.counters.clear()
     preset, switches = VARIANTS[variant]
     model = tiny_model(preset, **switches)
-    for num_tokens in (7, 12, 5):
+    for num_tokens, max_new_tokens in ((7, 9), (12, 20), (5, 7)):
         ids = some_ids(1, num_tokens)
-        check(model, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        check(model, ids, num_steps, monkeypatch, max_new_tokens=max_new_tokens)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    for num_tokens in (7, 12):
         padded = (torch.arange(num_tokens) < 4)[None].long()
-        check(model, ids, padded, num_steps, monkeypatch)
+        check(model, some_ids(1, num_tokens), num_steps, monkeypatch, mask=padded)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "one without a mask, one with it"
     assert not torch._dynamo.utils.counters["graph_break"]
 
@@ -86,13 +101,57 @@ def test_models_of_one_shape_share_the_graph_and_changed_weights_are_seen(
     ids = some_ids(1)
     with torch.compiler.set_stance("force_eager"):
         first, second = tiny_model("modern"), tiny_model("modern", initializer_range=0.3)
-        check(first, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        check(first, ids, num_steps, monkeypatch)
         graphs = dict(compiled_step._GRAPHS)
-        check(second, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        check(second, ids, num_steps, monkeypatch)
         with torch.no_grad():
             first.lm_head.weight.mul_(-1.0)
-        check(first, ids, torch.ones_like(ids), num_steps, monkeypatch)
+        check(first, ids, num_steps, monkeypatch)
     assert graphs == compiled_step._GRAPHS
+
+
+def test_parameters_of_two_places_are_found_in_both(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model = tiny_model("modern", use_bias=True)
+    first, second = model.model.decoder.layers
+    second.mlp, second.cross_attn.o_proj.bias = first.mlp, first.self_attn.o_proj.bias
+    with torch.no_grad():
+        first.self_attn.o_proj.bias.normal_()
+    with torch.compiler.set_stance("force_eager"):
+        check(model, some_ids(1), num_steps, monkeypatch)
+
+
+def test_a_copy_forgets_the_model_that_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = tiny_model("modern"), some_ids(1)
+    with torch.compiler.set_stance("force_eager"):
+        generated(model, ids, **ASKED)
+        changed = copy.deepcopy(model)
+        changed.model.decoder.layers[1].register_forward_hook(lambda module, args, output: output * 0.5)
+        expected = generated_by_forward(monkeypatch, changed, ids, do_sample=False).sequences.tolist()
+        assert generated(changed, ids, **ASKED).sequences.tolist() == expected
+    assert pickle.loads(pickle.dumps(model)).state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_model_that_is_more_is_not_compiled_on_a_cpu() -> None:
+    def refusing(graph: Any, inputs: Any) -> Any:
+        raise AssertionError("the compiler was called")
+
+    model, ids = tiny_model("modern"), some_ids(1)
+    model.model.decoder.layers[1].register_forward_hook(lambda module, args, output: output * 0.5)
+    expected = generated(model, ids, do_sample=False).sequences.tolist()
+    asked = {**ASKED, "compile_config": CompileConfig(backend=refusing)}
+    assert generated(model, ids, **asked).sequences.tolist() == expected
+
+
+def test_without_a_compiler_the_prepared_step_goes_on(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    def missing() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(compiled_step, "get_cpp_compiler", missing)
+    compiled_step._has_compiler.cache_clear()
+    model, ids = tiny_model("modern"), some_ids(1)
+    expected = generated(model, ids, do_sample=False).sequences.tolist()
+    assert generated(model, ids, **ASKED).sequences.tolist() == expected and not num_steps
+    compiled_step._has_compiler.cache_clear()
 
 
 def test_more_rows_and_columns_stay_with_the_prepared_step(num_steps: list[int]) -> None:
@@ -102,6 +161,12 @@ def test_more_rows_and_columns_stay_with_the_prepared_step(num_steps: list[int])
         assert generated(model, some_ids(3), **ASKED).sequences.tolist() == expected[0]
         model.lay_out_for_decoding()
         assert generated(model, some_ids(1), **ASKED).sequences.tolist() == expected[1]
+        assert not num_steps
+        trained = tiny_model("modern", hidden_act="prelu")
+        with torch.no_grad():
+            trained.model.decoder.layers[0].mlp.activation.weight.fill_(0.9)
+        expected = generated(trained, some_ids(1), do_sample=False).sequences.tolist()
+        assert generated(trained, some_ids(1), **ASKED).sequences.tolist() == expected, "an activation with weights"
         assert not num_steps
         model = tiny_model("modern")
         generated(model, some_ids(1), do_sample=False, cache_implementation="static")
