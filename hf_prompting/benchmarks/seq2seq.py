@@ -48,8 +48,11 @@ def measure_seq2seq(*, smoke: bool, say: Callable[[str], None] = lambda text: No
     """
     settings = settings_of(smoke=smoke)
     rounds = Rounds(settings["num_rounds"], settings["num_warmup"], say)
-    yield from _training({**settings, "batch_size": 16}, rounds)
-    yield from _parts({**settings, "batch_size": 16}, rounds)
+    training = {**settings, "batch_size": 16, "compiled": False}
+    yield from _training(training, rounds)
+    if not smoke:
+        yield from _compiled_training({**training, "compiled": True}, rounds)
+    yield from _parts(training, rounds)
     for name, how in settings["generations"].items():
         eager = yield from _eager({**settings, **how, "compiled": False}, name, rounds)
         if how["compile"]:
@@ -119,6 +122,15 @@ def _training(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
         note=f"products with weights only; {fastest.name}: {100 * shares[fastest.name]:.0f} %; "
         f"torch.mm reaches {rates['torch_rate'] / 1e9:.0f} GFLOP/s",
     )
+
+
+def _compiled_training(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:
+    """Without a compiler on the machine the contenders fail, and there is nothing to say."""
+    rivals = [_contender(name, "training", settings, may_fail=True) for name in (OURS, *TRAINED)]
+    found = rounds.turns("training step, compiled", rivals)
+    if all(found[name].seconds for name in (OURS, *TRAINED)):
+        timings = list(found.values())
+        yield _faster("training step, compiled against compiled", found[OURS], _fastest(found, TRAINED), timings, None)
 
 
 def _parts(settings: Mapping[str, Any], rounds: Rounds) -> Iterator[Measure]:

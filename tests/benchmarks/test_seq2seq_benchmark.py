@@ -14,7 +14,14 @@ from hf_prompting.benchmarks.contenders import encoder_decoder_parts, encoder_de
 from hf_prompting.benchmarks.seq2seq import GENERATING, OURS, SIZES, SMOKE_SIZES, settings_of
 from hf_prompting.cli import app
 
-TINY: dict[str, Any] = {**SMOKE_SIZES, "batch_size": 2, "num_steps": 2, "num_beams": 1, "num_calls": 1}
+TINY: dict[str, Any] = {
+    **SMOKE_SIZES,
+    "batch_size": 2,
+    "num_steps": 2,
+    "num_beams": 1,
+    "num_calls": 1,
+    "compiled": False,
+}
 
 
 def test_all_contenders_have_nearly_as_many_weights() -> None:
@@ -34,7 +41,7 @@ def test_every_contender_trains_on_the_same_tokens(name: str) -> None:
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("name", [OURS, *GENERATING])
 def test_every_contender_generates_as_many_tokens(name: str, num_beams: int) -> None:
-    settings = {**TINY, "model": name, "num_beams": num_beams, "compiled": False}
+    settings = {**TINY, "model": name, "num_beams": num_beams}
     assert encoder_decoders.generation(settings)()["num_tokens"] == 2 * 8
 
 

@@ -129,9 +129,11 @@ MODELS: dict[str, Callable[[Settings], nn.Module]] = {
 
 
 def training(settings: Settings) -> Callable[[], dict[str, Any]]:
-    """Forward, backward and fused AdamW on one batch, ``num_steps`` times a round."""
+    """Forward, backward and fused AdamW on one batch, ``num_steps`` times a round; with ``compiled``, the model is."""
     torch.manual_seed(0)
     model = MODELS[settings["model"]](settings).train()
+    if settings["compiled"]:
+        model.compile(dynamic=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], fused=True)
     ids, labels = _texts(settings, 0), _texts(settings, 1)
     more = {"skip_logits": False} if settings["model"] == HOLDING else {}
