@@ -103,11 +103,11 @@ class CompiledStep:
         self._inputs = {
             "weights": weights,
             "rotations": positions.rotations and tuple(_of_any_length(angles, 0) for angles in positions.rotations),
-            "biases": None if positions.biases is None else _of_any_length(positions.biases, -1),
-            "added": None if positions.added is None else _of_any_length(positions.added.detach(), 0),
+            "biases": _of_any_length(positions.biases, -1),
+            "added": _of_any_length(positions.added, 0),
             "own": [(_of_any_length(layer.keys, _LENGTH), _of_any_length(layer.values, _LENGTH)) for layer in own],
             "cross": [(_of_any_length(layer.keys, _LENGTH), _of_any_length(layer.values, _LENGTH)) for layer in cross],
-            "encoder_mask": None if encoder_mask is None else _of_any_length(encoder_mask, -1),
+            "encoder_mask": _of_any_length(encoder_mask, -1),
         }
         kind = len(cross[0].keys), encoder_mask is None, tuple(weight.shape for weight in weights.values())
         self._graph = _compiled_graph(_Shape.of(decoder, output_scale), kind, compiling)
@@ -122,14 +122,18 @@ class CompiledStep:
             check_length(int(self._lengths[0]) + 1, self._config)
         last = ids[:, 0].clone(memory_format=torch.contiguous_format)  # a graph is made for strides, too
         scores = self._graph(last, self._lengths[0], **self._inputs)
-        torch._foreach_add_(self._lengths, 1)
+        for length in self._lengths:
+            length.add_(1)
         return scores
 
 
-def _of_any_length(states: Tensor, dimension: int) -> Tensor:
-    """Tell the compiler that texts differ in length, so that one graph is made for all."""
-    torch._dynamo.maybe_mark_dynamic(states, dimension % states.dim())
-    return states
+def _of_any_length(states: Tensor | None, dimension: int) -> Tensor | None:
+    """Tell the compiler that texts differ in length, so that one graph is made for all; return a view."""
+    if states is None:
+        return None
+    marked = states.detach()
+    torch._dynamo.maybe_mark_dynamic(marked, dimension % marked.dim())
+    return marked
 
 
 class _Shape(NamedTuple):

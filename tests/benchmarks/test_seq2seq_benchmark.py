@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ def test_every_contender_trains_on_the_same_tokens(name: str) -> None:
     facts = encoder_decoders.training({**TINY, "model": name})()
     assert facts["num_tokens"] == 2 * 2 * (8 + 8)
     assert 0 < facts["loss"] < 20 and facts["operations"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here (apt install g++)")
+@pytest.mark.parametrize("name", ["hf_prompting", "BART"])
+def test_a_compiled_contender_trains_as_the_eager_one(name: str) -> None:
+    settings = {**TINY, "model": name, "dropout": 0.0}
+    losses = [encoder_decoders.training({**settings, "compiled": compiled})()["loss"] for compiled in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -10,6 +10,8 @@ from tiny_seq2seq import PRESETS
 from torch import Tensor
 
 from hf_prompting.seq2seq import generation
+from hf_prompting.seq2seq.compiled_step import CompiledStep
+from hf_prompting.seq2seq.decoding_step import DecodingStep
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{preset: (preset, {}) for preset in PRESETS},
@@ -19,6 +21,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "learned positions": ("modern", {"position_type": "learned", "max_position_embeddings": 160}),
     "vanilla, pre-norm, gate": ("vanilla", {"norm_position": "pre", "gated_feed_forward": True, "use_bias": False}),
 }
+
+
+def counted_calls(step: type[DecodingStep | CompiledStep], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of rows at every call of a step from now on."""
+    counted: list[int] = []
+    ordinary: Any = step.__call__
+
+    def counting(self: Any, ids: Tensor) -> Tensor:
+        counted.append(len(ids))
+        scores: Tensor = ordinary(self, ids)
+        return scores
+
+    monkeypatch.setattr(step, "__call__", counting)
+    return counted
 
 
 def generated(model: Any, ids: Tensor, **options: Any) -> Any:

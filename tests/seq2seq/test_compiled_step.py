@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from generating import VARIANTS, generated, generated_by_forward
+from generating import VARIANTS, counted_calls, generated, generated_by_forward
 from tiny_seq2seq import some_ids, tiny_model
 from torch import Tensor
 from torch._inductor.exc import InvalidCxxCompiler
@@ -27,16 +27,7 @@ ASKED: dict[str, Any] = {"do_sample": False, "cache_implementation": "static", "
 
 @pytest.fixture
 def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the calls of the compiled step."""
-    counted: list[int] = []
-    ordinary = CompiledStep.__call__
-
-    def counting(self: CompiledStep, ids: Tensor) -> Tensor:
-        counted.append(len(ids))
-        return ordinary(self, ids)
-
-    monkeypatch.setattr(CompiledStep, "__call__", counting)
-    return counted
+    return counted_calls(CompiledStep, monkeypatch)
 
 
 def check(

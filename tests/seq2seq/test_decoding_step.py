@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from generating import VARIANTS, generated, generated_by_forward
+from generating import VARIANTS, counted_calls, generated, generated_by_forward
 from peft import LoraConfig, get_peft_model
 from tiny_seq2seq import some_ids, tiny_model
 from torch import Tensor, nn
@@ -29,16 +29,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def num_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the calls of the prepared step."""
-    counted: list[int] = []
-    ordinary = DecodingStep.__call__
-
-    def counting(self: DecodingStep, ids: Tensor) -> Tensor:
-        counted.append(len(ids))
-        return ordinary(self, ids)
-
-    monkeypatch.setattr(DecodingStep, "__call__", counting)
-    return counted
+    return counted_calls(DecodingStep, monkeypatch)
 
 
 @pytest.mark.parametrize("mode", MODES)
