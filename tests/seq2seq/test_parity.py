@@ -14,6 +14,13 @@ from transformers import CompileConfig, T5Config, T5ForConditionalGeneration
 from hf_prompting.seq2seq import Seq2SeqTransformerModel, from_t5, generation
 from hf_prompting.seq2seq.positions import sinusoidal_positions
 
+
+@pytest.fixture(autouse=True)
+def forget_compiled_graphs() -> None:
+    """Each test has torch's recompile limit, which counts per process, for itself."""
+    torch._dynamo.reset()
+
+
 COMPILED_PRESETS = pytest.mark.parametrize(  # tracing takes seconds
     "preset", ["modern", pytest.param("vanilla", marks=pytest.mark.slow), pytest.param("t5", marks=pytest.mark.slow)]
 )
