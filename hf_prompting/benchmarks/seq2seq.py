@@ -161,10 +161,9 @@ def _compiled(settings: Mapping[str, Any], name: str, rounds: Rounds, eager: Tim
     found = rounds.turns(f"{name}, compiled", rivals)
     ours, timings = found[OURS], list(found.values())
     against_eager = _faster(f"{name}, compiled against eager", ours, eager, timings, _COMPILED_BAR)
-    how = "" if settings["batch_size"] == 1 else ", the step of so many rows is prepared, not compiled"
-    yield replace(against_eager, note=f"{against_eager.note}; static cache{how}")
+    yield replace(against_eager, note=f"{against_eager.note}; static cache")
     if any(found[who].seconds for who in GENERATING):
-        yield _faster(f"{name}, compiled against compiled", ours, _fastest(found, GENERATING), (), None)
+        yield _faster(f"{name}, compiled against compiled", ours, _fastest(found, GENERATING), (), _COMPILED_BAR)
 
 
 def _contender(name: str, function: str, settings: Mapping[str, Any], *, may_fail: bool = False) -> Contender:

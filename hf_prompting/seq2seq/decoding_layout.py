@@ -1,11 +1,12 @@
-"""Matrices stored column by column, the order in which a CPU reads them fastest when few rows are multiplied."""
+"""How matrices lie in memory for decoding: by columns, as a CPU reads them fastest for few rows, and side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hf_prompting.cpu_products import is_plain
 from hf_prompting.errors import Seq2SeqInputError
@@ -16,7 +17,7 @@ def lay_out_for_decoding(model: nn.Module) -> None:
 
     A decoding step multiplies one row a text with each matrix, and so waits for memory. torch's product of few rows
     reads a matrix nearly twice as fast when its columns, not its rows, are contiguous. Weights on other devices stay.
-    A compiled step of one or two texts (``compile_config``) wants rows: leave this out then.
+    A compiled step (``compile_config``) wants rows: leave this out then.
 
     Args:
         model: any model, in evaluation mode: an optimizer made before would not fit the new layout.
@@ -48,6 +49,20 @@ def stored_by_rows(model: nn.Module) -> Iterator[None]:
     yield
     for weight in reordered:
         weight.data = weight.data.t().contiguous().t()
+
+
+def joined_biases(layers: Sequence[nn.Linear]) -> Tensor | None:
+    """Return the biases of layers whose outputs lie side by side: (sum of outputs,), or None if no layer has one.
+
+    Example:
+        >>> joined_biases([nn.Linear(2, 3), nn.Linear(2, 1, bias=False)])[-1].item()
+        0.0
+    """
+    if all(layer.bias is None for layer in layers):
+        return None
+    return torch.cat(
+        [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
+    )
 
 
 def _weights(model: nn.Module) -> list[nn.Parameter]:

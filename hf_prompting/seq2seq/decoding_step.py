@@ -25,6 +25,7 @@ from hf_prompting.cpu_products import Linear, is_plain, prepared_linear
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
 from hf_prompting.seq2seq.compiled_step import CompiledStep, can_compile
 from hf_prompting.seq2seq.cpu_functions import prepared_rms_norm
+from hf_prompting.seq2seq.decoding_layout import joined_biases
 from hf_prompting.seq2seq.decoding_positions import PositionTable, position_table
 from hf_prompting.seq2seq.growing_cache import GrowingLayer
 from hf_prompting.seq2seq.layers import (
@@ -150,7 +151,7 @@ class DecodingStep:
         Raises:
             Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
         """
-        if self._compiled is not None:
+        if self._compiled is not None and self._compiled.has_room:
             return self._compiled(ids)
         num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor
         if num_past >= self._positions.num_places:
@@ -280,12 +281,9 @@ def _product(layers: Sequence[nn.Linear], num_rows: int) -> Callable[[Tensor], T
     if len(layers) == 1:
         return prepared_linear(layers[0].weight, layers[0].bias, num_rows)
     columns = torch.cat([layer.weight.t() for layer in layers], dim=1)  # see decoding_layout.py
-    bias = None
-    if any(layer.bias is not None for layer in layers):
-        bias = torch.cat(
-            [columns.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers]
-        )
-    return prepared_linear(columns.t(), bias, num_rows, reorder=columns.shape[1] % _SAME_CACHE_LINES == 0)
+    return prepared_linear(
+        columns.t(), joined_biases(layers), num_rows, reorder=columns.shape[1] % _SAME_CACHE_LINES == 0
+    )
 
 
 def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -85,6 +85,8 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         max_cache_length: int,
     ) -> None:
         is_given = model_kwargs.get("past_key_values") is not None
+        if generation_config.compile_config is not None and self.device.type == "cpu":
+            max_cache_length += 1  # see CompiledStep.has_room
         super()._prepare_cache_for_generation(
             generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
         )

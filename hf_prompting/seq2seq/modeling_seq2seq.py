@@ -268,7 +268,7 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerGenerationMix
     def lay_out_for_decoding(self) -> Self:
         """Store the matrices as a CPU generates fastest with them; same values, same ``state_dict``. Return the model.
 
-        For one or two texts at a time a compiled step is faster still, from matrices as they are:
+        For up to 32 texts at a time a compiled step is faster still, from matrices as they are:
         ``generate(..., cache_implementation="static", compile_config=CompileConfig())``.
 
         Raises:

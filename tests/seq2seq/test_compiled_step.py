@@ -1,4 +1,4 @@
-"""The compiled decoding step computes what ``forward`` computes, for one or two rows, and only where it is faster."""
+"""The compiled decoding step computes what ``forward`` computes, for up to 32 rows, and only where it is faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from generating import VARIANTS, counted_calls, generated, generated_by_forward
 from tiny_seq2seq import some_ids, tiny_model
 from torch import Tensor
 from torch._inductor.exc import InvalidCxxCompiler
-from transformers import CompileConfig
+from transformers import CompileConfig, EncoderDecoderCache, StaticCache
 
 from hf_prompting.errors import Seq2SeqInputError
 from hf_prompting.seq2seq import compiled_step
@@ -50,7 +50,7 @@ def check(
     torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_rows", [1, 2])
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 16, 17])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_graph_equals_forward(
     variant: str, num_rows: int, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
@@ -67,23 +67,53 @@ def test_the_graph_equals_forward(
 
 
 @needs_compiler
-@pytest.mark.parametrize("variant", ["modern", *(pytest.param(v, marks=pytest.mark.slow) for v in [*VARIANTS][1:])])
+@pytest.mark.parametrize(
+    ("variant", "num_rows"),
+    [
+        ("modern", (1, 1, 1)),
+        ("modern", (5, 3, 15)),
+        pytest.param("modern", (16, 16, 16), marks=pytest.mark.slow),
+        *(
+            pytest.param(variant, num_rows, marks=pytest.mark.slow)
+            for variant in [*VARIANTS][1:]
+            for num_rows in ((1, 1, 1), (5, 3, 15))
+        ),
+    ],
+)
 def test_compiled_it_equals_forward_by_one_graph_for_all_lengths(
-    variant: str, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+    variant: str, num_rows: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
 ) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     preset, switches = VARIANTS[variant]
     model = tiny_model(preset, **switches)
-    for num_tokens, max_new_tokens in ((7, 9), (12, 20), (5, 7)):
-        ids = some_ids(1, num_tokens)
-        check(model, ids, num_steps, monkeypatch, max_new_tokens=max_new_tokens)
+    for rows, num_tokens, max_new_tokens in zip(num_rows, (7, 12, 5), (9, 20, 7), strict=True):
+        check(model, some_ids(rows, num_tokens), num_steps, monkeypatch, max_new_tokens=max_new_tokens)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    for num_tokens in (7, 12):
-        padded = (torch.arange(num_tokens) < 4)[None].long()
-        check(model, some_ids(1, num_tokens), num_steps, monkeypatch, mask=padded)
+    for rows, num_tokens in zip(num_rows, (7, 12), strict=False):
+        padded = (torch.arange(num_tokens) < 4)[None].long().repeat(rows, 1)
+        check(model, some_ids(rows, num_tokens), num_steps, monkeypatch, mask=padded)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "one without a mask, one with it"
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@needs_compiler
+def test_a_model_of_other_sizes_gets_a_graph_of_its_own_sizes(
+    monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    """Else the compiler takes all sizes that have differed for varying, and its loops are as slow as a library."""
+    torch._dynamo.reset()
+    num_sizes: list[int] = []
+
+    def look(graph: torch.fx.Graph) -> None:
+        inputs = [node.meta["val"] for node in graph.nodes if node.op == "placeholder"]
+        num_sizes.append(sum(isinstance(value, torch.SymInt) for value in inputs))
+
+    with torch._inductor.config.patch(post_grad_custom_pre_pass=look):
+        for num_rows, width in ((1, 32), (2, 64)):
+            model = tiny_model("modern", hidden_size=width, intermediate_size=2 * width)
+            check(model, some_ids(num_rows), num_steps, monkeypatch)
+    assert len(num_sizes) == 2 and num_sizes[0] == num_sizes[1] > 0
 
 
 def test_models_of_one_shape_share_the_graph_and_changed_weights_are_seen(
@@ -109,6 +139,30 @@ def test_parameters_of_two_places_are_found_in_both(monkeypatch: pytest.MonkeyPa
         first.self_attn.o_proj.bias.normal_()
     with torch.compiler.set_stance("force_eager"):
         check(model, some_ids(1), num_steps, monkeypatch)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_one_bias_among_joined_matrices(num_rows: int, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model = tiny_model("modern")
+    attention = model.model.decoder.layers[1].self_attn
+    attention.k_proj.bias = torch.nn.Parameter(torch.randn(attention.k_proj.out_features))
+    with torch.compiler.set_stance("force_eager"):
+        check(model, some_ids(num_rows), num_steps, monkeypatch)
+
+
+def test_the_last_place_of_a_given_cache_is_left_to_the_prepared_step(num_steps: list[int]) -> None:
+    model, ids = tiny_model("modern"), some_ids(2)
+    expected = generated(model, ids, do_sample=False).sequences.tolist()
+    own, cross = (StaticCache(config=model.config, max_cache_len=length) for length in (9, ids.shape[1]))
+    with torch.compiler.set_stance("force_eager"):
+        asked = {
+            "do_sample": False,
+            "compile_config": CompileConfig(),
+            "past_key_values": EncoderDecoderCache(own, cross),
+        }
+        found = generated(model, ids, **asked)
+    assert found.sequences.tolist() == expected
+    assert own.get_seq_length() == 9 and len(num_steps) == 7, "of 9 tokens the first came from a forward pass"
 
 
 def test_a_copy_forgets_the_model_that_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +202,8 @@ def test_without_a_compiler_the_prepared_step_goes_on(monkeypatch: pytest.Monkey
 def test_more_rows_and_columns_stay_with_the_prepared_step(num_steps: list[int]) -> None:
     with torch.compiler.set_stance("force_eager"):
         model = tiny_model("modern")
-        expected = [generated(model, some_ids(num_rows), do_sample=False).sequences.tolist() for num_rows in (3, 1)]
-        assert generated(model, some_ids(3), **ASKED).sequences.tolist() == expected[0]
+        expected = [generated(model, some_ids(num_rows), do_sample=False).sequences.tolist() for num_rows in (33, 1)]
+        assert generated(model, some_ids(33), **ASKED).sequences.tolist() == expected[0]
         model.lay_out_for_decoding()
         assert generated(model, some_ids(1), **ASKED).sequences.tolist() == expected[1]
         assert not num_steps

@@ -158,8 +158,7 @@ def generation(settings: Settings) -> Callable[[], dict[str, Any]]:
     """Generate as many tokens as were read, without an end; with ``compiled``, a static cache and ``torch.compile``."""
     torch.manual_seed(0)
     model: Any = MODELS[settings["model"]](settings).eval()
-    is_compiled_for_one = settings["compiled"] and settings["batch_size"] == 1
-    if hasattr(model, "lay_out_for_decoding") and not is_compiled_for_one:  # that graph reads rows
+    if hasattr(model, "lay_out_for_decoding") and not settings["compiled"]:  # a compiled step reads rows
         model.lay_out_for_decoding()
     model.generation_config.eos_token_id = None
     ids = _texts(settings, 0)
