@@ -7,12 +7,13 @@ A product from a library costs a call, and what norms, activations and residual 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.types import GuardFilterEntry
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from transformers import CompileConfig
@@ -117,7 +118,8 @@ class CompiledStep:
             "cross": [marked(layer) for layer in cross],
             "encoder_mask": _of_any_size(encoder_mask, *rows, _LAST),
         }
-        kind = (None if has_padding else num_rows), encoder_mask is None, tuple(part.shape for part in weights.values())
+        shapes = tuple((name, weight.shape) for name, weight in weights.items())
+        kind = None if has_padding else num_rows, encoder_mask is None, shapes
         self._graph = _compiled_graph(StepShape.of(decoder, output_scale, num_columns), kind, compiling)
 
     @property
@@ -180,8 +182,26 @@ _GRAPHS: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
 def _compiled_graph(shape: StepShape, kind: tuple[Any, ...], compiling: CompileConfig) -> Callable[..., Tensor]:
     """Compile once. Not ``dynamic``, or torch takes every size that differs from an earlier graph's for varying."""
-    arguments: dict[str, Any] = {**compiling.to_dict(), "dynamic": False, "isolate_recompiles": True}
-    key = shape, kind, repr(sorted(arguments.items()))
+    key = shape, kind, repr(sorted(compiling.to_dict().items()))
     if key not in _GRAPHS:
+        arguments = {**compiling.to_dict(), "dynamic": False, "isolate_recompiles": True}
+        modes: dict[str, dict[str, Any]] = torch._inductor.list_mode_options()
+        if arguments["options"] is None and arguments["mode"] in {None, *modes}:
+            mode = arguments.pop("mode")  # torch wants either a mode or its options
+            arguments["options"] = {**modes.get(mode, {}), "guard_filter_fn": _guards_to_check}
         _GRAPHS[key] = torch.compile(partial(scores, shape), **arguments)
     return _GRAPHS[key]
+
+
+def _guards_to_check(guards: Sequence[GuardFilterEntry]) -> list[bool]:
+    """Tell for each of the compiler's guards whether to check it at every step; all of them take a tenth of one.
+
+    Checked are torch's global state, sizes, and which tensors are the same one. Not checked: whether code has changed,
+    and what the key of a graph says already, its constants and the names and shapes of the weights.
+    """
+    return [
+        guard.name == ""
+        or guard.guard_type == "DUPLICATE_INPUT"
+        or (guard.name.startswith(("args", "kwargs")) and not guard.name.startswith("kwargs['weights']"))
+        for guard in guards
+    ]

@@ -141,6 +141,20 @@ def test_parameters_of_two_places_are_found_in_both(monkeypatch: pytest.MonkeyPa
         check(model, some_ids(1), num_steps, monkeypatch)
 
 
+@needs_compiler
+def test_a_graph_is_not_used_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    """Most of the compiler's guards are left out; these cases are not in the key of a graph and must be noticed."""
+    torch._dynamo.reset()
+    for is_tied in (True, False):
+        model = tiny_model("modern", tie_word_embeddings=is_tied)
+        check(model, some_ids(1), num_steps, monkeypatch)
+    assert model.lm_head.weight is not model.model.shared.weight
+    check(model, some_ids(1, num_tokens=1), num_steps, monkeypatch)
+    check(model, some_ids(1, num_tokens=5), num_steps, monkeypatch)
+    with torch.inference_mode():
+        check(model, some_ids(1), num_steps, monkeypatch)
+
+
 @pytest.mark.parametrize("num_rows", [1, 3])
 def test_one_bias_among_joined_matrices(num_rows: int, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
     model = tiny_model("modern")
