@@ -17,7 +17,7 @@ def lay_out_for_decoding(model: nn.Module) -> None:
 
     A decoding step multiplies one row a text with each matrix, and so waits for memory. torch's product of few rows
     reads a matrix nearly twice as fast when its columns, not its rows, are contiguous. Weights on other devices stay.
-    A compiled step (``compile_config``) wants rows: leave this out then.
+    A compiled step (``compile_config``) wants rows: give the encoder alone then.
 
     Args:
         model: any model, in evaluation mode: an optimizer made before would not fit the new layout.

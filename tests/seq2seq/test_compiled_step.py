@@ -221,6 +221,11 @@ def test_more_rows_and_columns_stay_with_the_prepared_step(num_steps: list[int])
         model.lay_out_for_decoding()
         assert generated(model, some_ids(1), **ASKED).sequences.tolist() == expected[1]
         assert not num_steps
+        model = tiny_model("modern").lay_out_for_decoding(compiled=True)
+        assert not model.model.encoder.layers[0].mlp.up_proj.weight.is_contiguous()
+        assert generated(model, some_ids(1), **ASKED).sequences.tolist() == expected[1]
+        assert len(num_steps) == 8
+        num_steps.clear()
         trained = tiny_model("modern", hidden_act="prelu")
         with torch.no_grad():
             trained.model.decoder.layers[0].mlp.activation.weight.fill_(0.9)

@@ -158,8 +158,8 @@ def generation(settings: Settings) -> Callable[[], dict[str, Any]]:
     """Generate as many tokens as were read, without an end; with ``compiled``, a static cache and ``torch.compile``."""
     torch.manual_seed(0)
     model: Any = MODELS[settings["model"]](settings).eval()
-    if hasattr(model, "lay_out_for_decoding") and not settings["compiled"]:  # a compiled step reads rows
-        model.lay_out_for_decoding()
+    if hasattr(model, "lay_out_for_decoding"):
+        model.lay_out_for_decoding(compiled=settings["compiled"])
     model.generation_config.eos_token_id = None
     ids = _texts(settings, 0)
     options: dict[str, Any] = {"max_new_tokens": ids.shape[1], "num_beams": settings["num_beams"], "do_sample": False}
