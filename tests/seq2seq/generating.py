@@ -40,9 +40,8 @@ def counted_calls(step: type[DecodingStep | CompiledStep], monkeypatch: pytest.M
 def generated(model: Any, ids: Tensor, **options: Any) -> Any:
     torch.manual_seed(3)
     wanted = {"max_new_tokens": 9, "return_dict_in_generate": True, "output_logits": True, **options}
-    return model.generate(
-        ids, **{"min_new_tokens": wanted["max_new_tokens"], **wanted}
-    )  # a text of no step shows nothing
+    wanted = {"min_new_tokens": wanted["max_new_tokens"], **wanted}  # a text that ends before any step shows nothing
+    return model.generate(ids, **wanted)
 
 
 def generated_by_forward(monkeypatch: pytest.MonkeyPatch, model: Any, ids: Tensor, **options: Any) -> Any:
