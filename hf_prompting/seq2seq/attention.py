@@ -113,7 +113,7 @@ class Seq2SeqTransformerAttention(nn.Module):
             if cache is not None:
                 key, value = cache.update(key, value, self.layer_idx)
         else:
-            key, value = self._keys_of_encoder(key_value_states, past_key_values)
+            key, value = self.keys_of_encoder(key_value_states, past_key_values)
         if position_bias is not None and position_bias.shape[1] != query.shape[1]:
             position_bias = self._bias_of_own_heads(position_bias, query.shape[1])
         attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -142,8 +142,12 @@ class Seq2SeqTransformerAttention(nn.Module):
         place = mesh.get_local_rank("tp" if "tp" in (mesh.mesh_dim_names or ()) else None)
         return position_bias.narrow(1, place * num_heads, num_heads)
 
-    def _keys_of_encoder(self, states: Tensor, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
-        """Project the encoder's states once per generation; later steps read the cache."""
+    def keys_of_encoder(self, states: Tensor, past_key_values: Cache | None) -> tuple[Tensor, Tensor]:
+        """Project (B, S, H) states of the encoder once per generation; later steps read the cache.
+
+        Returns:
+            (B, key heads, S, D) keys and values.
+        """
         if not isinstance(past_key_values, EncoderDecoderCache):
             return self._heads(self.k_proj(states)), self._heads(self.v_proj(states))
         cache = past_key_values.cross_attention_cache

@@ -12,6 +12,7 @@ from functools import cache, partial
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.types import GuardFilterEntry
 from torch._inductor.cpp_builder import get_cpp_compiler
@@ -21,14 +22,14 @@ from transformers.cache_utils import EncoderDecoderCache, StaticLayer
 from transformers.utils import logging
 
 from hf_prompting.seq2seq.decoding_layout import joined_biases
-from hf_prompting.seq2seq.decoding_positions import position_table
+from hf_prompting.seq2seq.decoding_positions import PositionTable, position_table
 from hf_prompting.seq2seq.layers import Seq2SeqTransformerDecoderLayer
 from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder, check_length
 from hf_prompting.seq2seq.step_graph import NUM_LANES, StepShape, scores
 
 _FEW_ROWS = 2  # up to here, rows are rows; from three on they are columns
 _MOST_ROWS = 32  # beyond, a library's products are faster
-_ROWS, _LENGTH, _LAST = 0, 2, -1  # dimensions
+_FEWEST_PLACES = 2  # torch's compiler takes a size of 1 for a constant
 
 
 def can_compile(
@@ -74,7 +75,7 @@ class CompiledStep:
         decoder: the decoder; see ``decoding_step.can_decode``.
         head: (B, H) states -> (B, V) scores.
         output_scale: factor of the states before the head.
-        cache: static, filled by a first forward pass.
+        cache: static; keys and values of each layer get into one tensor.
         encoder_mask: (B, 1, 1, S) to add to scores of the encoder's text, or None.
         compiling: what ``torch.compile`` gets, but for ``dynamic``: the sizes that vary are known.
     Example:
@@ -96,27 +97,30 @@ class CompiledStep:
         num_rows = len(own[0].keys)
         num_columns = 0 if num_rows <= _FEW_ROWS else NUM_LANES * math.ceil(num_rows / NUM_LANES)
         has_padding = num_rows < num_columns
-        rows = (_ROWS,) if has_padding else ()
         positions = position_table(decoder, own[0].max_cache_len)
         weights = _weights(decoder, head, join=num_columns > 0)
         self._config = decoder.config
         self._lengths = [layer.cumulative_length for layer in own]
         self._num_past = int(self._lengths[0])
-        self._places = torch.arange(own[0].max_cache_len)
+        self._num_places: int = own[0].max_cache_len
+        self._place = torch.zeros(1, dtype=torch.long)
+        self._own_masks = _own_masks(positions)
         self._ids = torch.zeros(max(num_rows, num_columns), dtype=torch.long)
         self._num_rows = num_rows
 
-        def marked(layer: StaticLayer) -> tuple[Tensor | None, ...]:
-            return tuple(_of_any_size(states, *rows, _LENGTH) for states in (layer.keys, layer.values))
+        def joined(layer: StaticLayer) -> Tensor | None:
+            """Put keys and values into one tensor: half as many inputs to check at every step."""
+            both = torch.stack((layer.keys, layer.values))
+            layer.keys, layer.values = both.unbind()
+            return _of_any_size(both, 1, 3) if has_padding else _of_any_size(both, 3)
 
         self._inputs = {
             "weights": weights,
-            "rotations": positions.rotations and tuple(_of_any_size(angles, 0) for angles in positions.rotations),
-            "biases": _of_any_size(positions.biases, _LAST),
+            "rotations": positions.rotations and _of_any_size(torch.stack(positions.rotations), 1),
             "added": _of_any_size(positions.added, 0),
-            "own": [marked(layer) for layer in own],
-            "cross": [marked(layer) for layer in cross],
-            "encoder_mask": _of_any_size(encoder_mask, *rows, _LAST),
+            "own": [joined(layer) for layer in own],
+            "cross": [joined(layer) for layer in cross],
+            "encoder_mask": _of_any_size(encoder_mask, *((0, 3) if has_padding else (3,))),
         }
         shapes = tuple((name, weight.shape) for name, weight in weights.items())
         kind = None if has_padding else num_rows, encoder_mask is None, shapes
@@ -125,7 +129,7 @@ class CompiledStep:
     @property
     def has_room(self) -> bool:
         """Whether a place stays free behind the next token: torch's compiler makes another graph for full caches."""
-        return self._num_past + 1 < len(self._places)
+        return max(self._num_past + 1, _FEWEST_PLACES) < self._num_places
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) scores.
@@ -137,7 +141,11 @@ class CompiledStep:
         if self._inputs["added"] is not None:
             check_length(self._num_past, self._config)
         self._ids[: self._num_rows] = ids[:, 0]
-        found = self._graph(self._ids, _of_any_size(self._places[: self._num_past], 0), **self._inputs)
+        self._place.fill_(self._num_past - 1)
+        first = self._num_places - self._num_past
+        own_mask = self._own_masks[..., first : first + max(self._num_past, _FEWEST_PLACES)]
+        own_mask = own_mask.clone(memory_format=torch.contiguous_format)  # a view's place would be one more variable
+        found = self._graph(self._ids, self._place, _of_any_size(own_mask, 3), **self._inputs)
         for length in self._lengths:
             length.add_(1)
         return found
@@ -167,13 +175,19 @@ def _weights(decoder: Seq2SeqTransformerDecoder, head: nn.Linear, *, join: bool)
     return weights
 
 
+def _own_masks(positions: PositionTable) -> Tensor:
+    """Return what to add to scores: (1, heads or 1, 1, P + 1), by distance as in the table; last, what hides one."""
+    seen = torch.zeros(1, 1, 1, positions.num_places) if positions.biases is None else positions.biases
+    return F.pad(seen, (0, 1), value=torch.finfo(seen.dtype).min)
+
+
 def _of_any_size(states: Tensor | None, *dimensions: int) -> Tensor | None:
     """Tell the compiler which sizes differ from call to call, so that one graph is made for all; return a view."""
     if states is None:
         return None
     marked = states.detach()
     for dimension in dimensions:
-        torch._dynamo.maybe_mark_dynamic(marked, dimension % marked.dim())
+        torch._dynamo.maybe_mark_dynamic(marked, dimension)
     return marked
 
 

@@ -81,7 +81,6 @@ def can_decode(model: Any, cache: Any) -> bool:
     activation = type(ACT2FN[config.hidden_act])
     return (
         len(own) == len(cross) == len(decoder.layers)
-        and all(layer.is_initialized for layer in (*own, *cross))
         and not (cache.self_attention_cache.offloading or cache.cross_attention_cache.offloading)
         and {type(layer) for layer in own} in ({GrowingLayer}, {StaticLayer})
         and {type(layer) for layer in cross} in ({DynamicLayer}, {StaticLayer})
@@ -105,7 +104,7 @@ class DecodingStep:
         decoder: the decoder; see ``can_decode``.
         head: (B, H) states -> (B, V) scores.
         output_scale: factor of the states before the head.
-        cache: filled by a first forward pass.
+        cache: filled by a first forward pass, or empty: then the encoder's keys and values are computed here.
         encoder_states: (B, S, H).
         encoder_padding: (B, S), 0 for padding, or None.
     Example:
@@ -127,6 +126,8 @@ class DecodingStep:
         self._decoder, self._head, self._output_scale = decoder, head, output_scale
         self._compiled: CompiledStep | None = None
         self._is_settled = False
+        if cache.get_seq_length() == 0:
+            _fill(cache, decoder, encoder_states)
         self._encoder_mask = _to_add(
             create_bidirectional_mask(
                 config=decoder.config,
@@ -263,6 +264,14 @@ class _LayerStep:
             return self.narrow(self.activation(inner))
         gate, up = inner.chunk(2, dim=-1)
         return self.narrow(self.activation(gate) * up)
+
+
+def _fill(cache: EncoderDecoderCache, decoder: Seq2SeqTransformerDecoder, encoder_states: Tensor) -> None:
+    """Put the encoder's keys and values into an empty cache, as a first forward pass does, and make room for others."""
+    for layer, own in zip(decoder.layers, cache.self_attention_cache.layers, strict=True):
+        keys, values = cast(Seq2SeqTransformerDecoderLayer, layer).cross_attn.keys_of_encoder(encoder_states, cache)
+        if not own.is_initialized:
+            own.lazy_initialization(keys, values)
 
 
 def _append(cache: CacheLayer, key: Tensor, value: Tensor, num_past: int) -> tuple[Tensor, Tensor]:

@@ -95,6 +95,25 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         if cache is not None and is_plain and self.device.type == "cpu":
             with_room(cache.self_attention_cache, max_cache_length)
 
+    def _prefill(
+        self,
+        input_ids: Tensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> ModelOutput:
+        """Compute the first scores; where the text begins with one token, by the prepared step, too."""
+        cache = model_kwargs.get("past_key_values")
+        is_first = cache is not None and input_ids.shape[1] == 1 and cache.get_seq_length() == 0
+        step = self._decoding_step(model_kwargs) if is_first else None
+        if step is None:
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        model_kwargs["decoding_step"] = step
+        if self._valid_auto_compile_criteria(model_kwargs, generation_config):
+            step.compile(generation_config.compile_config or self._default_compile_config())
+        inputs = self.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
+        return self(**inputs, return_dict=True)
+
     def _update_model_kwargs_for_generation(
         self,
         outputs: ModelOutput,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,6 @@ from hf_prompting.seq2seq.layers import Seq2SeqTransformerDecoderLayer
 from hf_prompting.seq2seq.positions import rotate
 from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder
 
-KeysAndValues: TypeAlias = tuple[Tensor, Tensor]  # (B, key heads, T, D) each
 NUM_LANES = 16  # float32 numbers in a register of AVX-512
 _NUM_SUMS = 8  # side by side: two additions a cycle, four cycles each
 
@@ -70,14 +69,14 @@ class StepShape(NamedTuple):
 def scores(
     shape: StepShape,
     ids: Tensor,
-    places: Tensor,
+    place: Tensor,
+    own_mask: Tensor,
     *,
     weights: Mapping[str, Tensor],
-    rotations: tuple[Tensor, Tensor] | None,
-    biases: Tensor | None,
+    rotations: Tensor | None,
     added: Tensor | None,
-    own: Sequence[KeysAndValues],
-    cross: Sequence[KeysAndValues],
+    own: Sequence[Tensor],
+    cross: Sequence[Tensor],
     encoder_mask: Tensor | None,
 ) -> Tensor:
     """Compute the scores of the next token.
@@ -85,27 +84,26 @@ def scores(
     Args:
         shape: the decoder's.
         ids: (B,) of the last tokens; of columns (C,), any token behind the B first.
-        places: (T,) 0, 1, ... up to that of the last tokens.
+        place: (1,) where the last tokens stand: 0, 1, ...
+        own_mask: (1, heads or 1, 1, T) to add to scores of the first T places.
         weights: by the names of the decoder's parameters; ``a+b.weight`` is the matrix of ``a`` above that of ``b``.
-        rotations: as in ``PositionTable``, like the next two.
-        biases: (1, heads, 1, P).
+        rotations: (2, P, D) as in ``PositionTable``, like the next one.
         added: (P, H).
-        own: keys and values of each layer, at more than T places; those of the last tokens are written there.
-        cross: those of the encoder's text.
+        own: of each layer (2, B, key heads, P, D) keys and values; those of the last tokens are written there.
+        cross: (2, B, key heads, S, D) of the encoder's text.
         encoder_mask: (B, 1, 1, S) to add to scores of the encoder's text, or None.
     Returns:
         (B, 1, V).
     """
-    parts, place = _Parts(shape, weights), places[-1:]
+    parts = _Parts(shape, weights)
     states = F.embedding(ids, weights["embed_tokens.weight"]) * shape.embed_scale
     if added is not None:
         states = states + added[place]
-    bias = None if biases is None else biases[..., biases.shape[-1] - len(places) :]
-    rotation = None if rotations is None else (rotations[0][place], rotations[1][place])
-    for number, (own_keys, cross_keys) in enumerate(zip(own, cross, strict=True)):
-        states = parts.layer(states, f"layers.{number}", places, rotation, bias, own_keys, cross_keys, encoder_mask)
+    rotation = None if rotations is None else rotations[:, place]
+    for number, caches in enumerate(zip(own, cross, strict=True)):
+        states = parts.layer(states, f"layers.{number}", place, rotation, own_mask, *caches, encoder_mask)
     states = parts.norm(states, "norm") if shape.norm_comes_last else states
-    return parts.product(states * shape.output_scale, "lm_head")[: len(own[0][0]), None]
+    return parts.product(states * shape.output_scale, "lm_head")[: own[0].shape[1], None]
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,11 @@ class _Parts:
         self,
         states: Tensor,
         name: str,
-        places: Tensor,
-        rotation: tuple[Tensor, Tensor] | None,
-        bias: Tensor | None,
-        own: KeysAndValues,
-        cross: KeysAndValues,
+        place: Tensor,
+        rotation: Tensor | None,
+        own_mask: Tensor,
+        own: Tensor,
+        cross: Tensor,
         encoder_mask: Tensor | None,
     ) -> Tensor:
         """(B, H) -> (B, H)."""
@@ -134,14 +132,13 @@ class _Parts:
             turned, value = heads[:, :-num], heads[:, -num:]
             if rotation is not None:
                 turned = rotate(turned, *rotation)
-            for states, new in zip(own, (turned[:, -num:], value), strict=True):
-                states.index_copy_(2, places[-1:], new[: len(states), :, None])
-            keys, values = (states[:, :, : len(places)] for states in own)
-            return self.product(self.attend(turned[:, :-num], keys, values, bias), f"{name}.self_attn.", "o_proj")
+            new = torch.stack((turned[:, -num:], value))[:, : own.shape[1], :, None]
+            seen = own.index_copy_(3, place, new)[:, :, :, : own_mask.shape[-1]]
+            return self.product(self.attend(turned[:, :-num], seen, own_mask), f"{name}.self_attn.", "o_proj")
 
         def attend_to_encoder(normed: Tensor) -> Tensor:
             query = self.heads(self.product(normed, f"{name}.cross_attn.", "q_proj"))
-            return self.product(self.attend(query, *cross, encoder_mask), f"{name}.cross_attn.", "o_proj")
+            return self.product(self.attend(query, cross, encoder_mask), f"{name}.cross_attn.", "o_proj")
 
         def feed_forward(normed: Tensor) -> Tensor:
             activation = ACT2FN[self.shape.hidden_act]
@@ -191,9 +188,9 @@ class _Parts:
             return states + block(self.norm(states, norm))
         return self.norm(states + block(states), norm)
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, query: Tensor, cache: Tensor, mask: Tensor | None) -> Tensor:
         """(B, heads, D) queries of one token -> (B, heads * D); ``mask`` (B or 1, heads or 1, 1, T) is added."""
-        many = self.shape.num_columns > 0
+        many, (keys, values) = self.shape.num_columns > 0, cache
         query = _computed_here(query[: len(keys)]) if many else query
         grouped = query.view(len(query), self.shape.num_key_heads, -1, 1, self.shape.head_dim) * self.shape.scaling
         scores = (grouped * keys[:, :, None]).sum(dim=-1)

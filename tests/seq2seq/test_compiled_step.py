@@ -45,7 +45,7 @@ def check(
     expected = generated_by_forward(monkeypatch, model, ids, **static, **options)
     num_steps.clear()
     found = generated(model, ids, **ASKED, **options)
-    assert len(num_steps) == len(found.logits) - 1
+    assert len(num_steps) == len(found.logits)
     assert found.sequences.tolist() == expected.sequences.tolist()
     torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
 
@@ -175,8 +175,29 @@ def test_the_last_place_of_a_given_cache_is_left_to_the_prepared_step(num_steps:
             "past_key_values": EncoderDecoderCache(own, cross),
         }
         found = generated(model, ids, **asked)
-    assert found.sequences.tolist() == expected
-    assert own.get_seq_length() == 9 and len(num_steps) == 7, "of 9 tokens the first came from a forward pass"
+        assert found.sequences.tolist() == expected
+        assert own.get_seq_length() == 9 and len(num_steps) == 8
+        asked["past_key_values"].reset()
+        found = generated(model, ids.flip(0), **asked)
+    assert found.sequences.tolist() == expected[::-1] and own.get_seq_length() == 9
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_a_beginning_is_read_by_forward_and_a_single_token_by_the_prepared_step(
+    num_rows: int, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    model, ids = tiny_model("t5"), some_ids(num_rows)
+    with torch.compiler.set_stance("force_eager"):
+        for options, expected_steps in (
+            ({"decoder_input_ids": some_ids(num_rows, 4, seed=5)}, 8),
+            ({"max_new_tokens": 1}, 1),
+            ({"max_new_tokens": 2}, 2),
+        ):
+            expected = generated_by_forward(monkeypatch, model, ids, do_sample=False, **options)
+            num_steps.clear()
+            found = generated(model, ids, **ASKED, **options)
+            assert found.sequences.tolist() == expected.sequences.tolist() and len(num_steps) == expected_steps
+            torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
 
 
 def test_a_copy_forgets_the_model_that_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +245,7 @@ def test_more_rows_and_columns_stay_with_the_prepared_step(num_steps: list[int])
         model = tiny_model("modern").lay_out_for_decoding(compiled=True)
         assert not model.model.encoder.layers[0].mlp.up_proj.weight.is_contiguous()
         assert generated(model, some_ids(1), **ASKED).sequences.tolist() == expected[1]
-        assert len(num_steps) == 8
+        assert len(num_steps) == 9
         num_steps.clear()
         trained = tiny_model("modern", hidden_act="prelu")
         with torch.no_grad():
