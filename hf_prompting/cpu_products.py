@@ -173,7 +173,7 @@ def _is_ours(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.dim() == 2
         and states.dim() > 1
         and states.shape[-1] == weight.shape[1]
-        and states.numel() * weight.shape[0] >= _FEWEST_PRODUCTS
+        and states.numel() * weight.shape[0] > _FEW_PRODUCTS
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # the product has no rule for them,
         and forward_ad._current_level < 0  # nor for forward-mode derivatives
@@ -185,4 +185,4 @@ def _is_ours(states: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 _PLAIN = (Tensor, nn.Parameter)
 _BIAS_STATES_WEIGHT = 3  # arguments of torch.addmm
-_FEWEST_PRODUCTS = 2**16  # below, the call itself costs more than the product
+_FEW_PRODUCTS = 2**17  # up to here, torch's own call costs less
