@@ -122,6 +122,7 @@ class CompiledStep:
             "cross": [joined(layer) for layer in cross],
             "encoder_mask": _of_any_size(encoder_mask, *((0, 3) if has_padding else (3,))),
         }
+        self._joined = [(layer, layer.keys) for layer in own]
         shapes = tuple((name, weight.shape) for name, weight in weights.items())
         kind = None if has_padding else num_rows, encoder_mask is None, shapes
         self._graph = _compiled_graph(StepShape.of(decoder, output_scale, num_columns), kind, compiling)
@@ -130,6 +131,11 @@ class CompiledStep:
     def has_room(self) -> bool:
         """Whether a place stays free behind the next token: torch's compiler makes another graph for full caches."""
         return max(self._num_past + 1, _FEWEST_PLACES) < self._num_places
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the cache still holds the tensors of this step: who reorders rows puts others in their place."""
+        return all(layer.keys is keys for layer, keys in self._joined)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) scores.

@@ -152,8 +152,10 @@ class DecodingStep:
         Raises:
             Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
         """
-        if self._compiled is not None and self._compiled.has_room:
-            return self._compiled(ids)
+        if self._compiled is not None:
+            if self._compiled.has_room and self._compiled.is_current:
+                return self._compiled(ids)
+            self._compiled = None
         num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor
         if num_past >= self._positions.num_places:
             self._positions = position_table(self._decoder, 2 * num_past)

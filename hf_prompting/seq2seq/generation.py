@@ -59,7 +59,8 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
             generation_config.compile_config = copy.copy(compiling)
             generation_config.compile_config._compile_all_devices = _STEP_ONLY
         is_valid: bool = super()._valid_auto_compile_criteria(model_kwargs, generation_config)
-        return is_valid
+        padding = generation_config.pad_token_id
+        return is_valid and (padding is None or 0 <= padding < self.config.vocab_size)  # see _prefill
 
     def get_compiled_call(self, compile_config: CompileConfig | None) -> Callable[..., Any]:
         """Return what calls the compiled model, or, where there is one, the prepared step, which has its own graph."""
@@ -104,12 +105,17 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
     ) -> ModelOutput:
         """Compute the first scores; where the text begins with one token, by the prepared step, too."""
         cache = model_kwargs.get("past_key_values")
-        is_first = cache is not None and input_ids.shape[1] == 1 and cache.get_seq_length() == 0
+        is_first = (
+            cache is not None
+            and cache.get_seq_length() == 0
+            and input_ids.shape == (len(model_kwargs["encoder_outputs"][0]), 1)
+        )
         step = self._decoding_step(model_kwargs) if is_first else None
         if step is None:
             return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
         model_kwargs["decoding_step"] = step
-        if self._valid_auto_compile_criteria(model_kwargs, generation_config):
+        self.model.decoder.embed_tokens(input_ids)  # raises; a compiled step would end the process
+        if generation_config.num_beams == 1 and self._valid_auto_compile_criteria(model_kwargs, generation_config):
             step.compile(generation_config.compile_config or self._default_compile_config())
         inputs = self.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
         return self(**inputs, return_dict=True)

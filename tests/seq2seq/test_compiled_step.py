@@ -200,6 +200,53 @@ def test_a_beginning_is_read_by_forward_and_a_single_token_by_the_prepared_step(
             torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
 
 
+def test_beams_stay_with_the_prepared_step(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model, ids = tiny_model("modern"), some_ids(2)
+    with torch.compiler.set_stance("force_eager"):
+        expected = generated_by_forward(monkeypatch, model, ids, num_beams=3, do_sample=False)
+        found = generated(model, ids, num_beams=3, **ASKED)
+    assert found.sequences.tolist() == expected.sequences.tolist() and not num_steps
+
+
+def test_a_cache_with_other_tensors_goes_on_by_the_prepared_step(num_steps: list[int]) -> None:
+    model, ids = tiny_model("modern"), some_ids(2)
+    expected = generated(model, ids, do_sample=False).sequences.tolist()
+
+    def copied_after_four(ids: Tensor, scores: Tensor) -> Tensor:
+        if ids.shape[1] == 4:
+            for layer in cache.self_attention_cache.layers:
+                layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+        return scores
+
+    cache = EncoderDecoderCache(*(StaticCache(config=model.config, max_cache_len=n) for n in (12, ids.shape[1])))
+    asked = {"do_sample": False, "compile_config": CompileConfig(), "past_key_values": cache}
+    with torch.compiler.set_stance("force_eager"):
+        found = generated(model, ids, logits_processor=[copied_after_four], **asked)
+    assert found.sequences.tolist() == expected and len(num_steps) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"decoder_start_token_id": 1000}, {"pad_token_id": 1000, "eos_token_id": [*range(50)]}]
+)
+def test_an_id_outside_the_vocabulary_never_reaches_the_graph(wrong: dict[str, Any], num_steps: list[int]) -> None:
+    model = tiny_model("modern")
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(Seq2SeqInputError, match="token id 1000 is outside the vocabulary"),
+    ):
+        generated(model, some_ids(9), min_new_tokens=0, max_new_tokens=20, **wrong, **{**ASKED, "do_sample": True})
+    assert not num_steps
+
+
+def test_one_text_for_several_rows_of_the_decoder(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model = tiny_model("modern")
+    start = torch.full((3, 1), model.generation_config.decoder_start_token_id or 0)
+    with torch.compiler.set_stance("force_eager"):
+        expected = generated_by_forward(monkeypatch, model, some_ids(1), decoder_input_ids=start, do_sample=False)
+        found = generated(model, some_ids(1), decoder_input_ids=start, **ASKED)
+    assert found.sequences.tolist() == expected.sequences.tolist() and not num_steps
+
+
 def test_a_copy_forgets_the_model_that_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = tiny_model("modern"), some_ids(1)
     with torch.compiler.set_stance("force_eager"):
