@@ -1,85 +1,209 @@
-"""One step of generation as one compiled graph, for up to 32 rows.
+"""One step of generation as one compiled function, for up to 32 rows: ``compiled_step.cpp``, made ready and called.
 
 A product from a library costs a call, and what norms, activations and residual sums read and write goes through memory.
-``step_graph.py`` is the step without all these; here it is compiled, and given what it reads.
+In the compiled step all threads take the whole step together. It reads the model's weights and extends the cache where
+they are, so nothing is copied, and one compiled file serves all models, rows and lengths.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo.types import GuardFilterEntry
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InvalidCxxCompiler
+from torch._inductor.codecache import CppCodeCache
+from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 from transformers import CompileConfig
 from transformers.cache_utils import EncoderDecoderCache, StaticLayer
 from transformers.utils import logging
 
-from hf_prompting.seq2seq.decoding_layout import joined_biases
-from hf_prompting.seq2seq.decoding_positions import PositionTable, position_table
+from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
+from hf_prompting.seq2seq.configuration_seq2seq import Seq2SeqTransformerConfig
+from hf_prompting.seq2seq.decoding_positions import position_table
 from hf_prompting.seq2seq.layers import Seq2SeqTransformerDecoderLayer
-from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder, check_length
-from hf_prompting.seq2seq.step_graph import NUM_LANES, StepShape, scores
+from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder
 
-_FEW_ROWS = 2  # up to here, rows are rows; from three on they are columns
 _MOST_ROWS = 32  # beyond, a library's products are faster
-_FEWEST_PLACES = 2  # torch's compiler takes a size of 1 for a constant
+_SOURCE = Path(__file__).with_suffix(".cpp")
+_FLAGS = ("-ffp-contract=fast",)  # a product and its addition are one instruction
+_ACTIVATIONS = {  # as numbered in the source; the names of transformers
+    "relu": 0,
+    "silu": 1,
+    "swish": 1,
+    "gelu": 2,
+    "gelu_python": 2,
+    "gelu_fast": 3,
+    "gelu_new": 3,
+    "gelu_pytorch_tanh": 3,
+}
 
 
 def can_compile(
-    decoder: Seq2SeqTransformerDecoder, head: nn.Linear, cache: EncoderDecoderCache, compiling: CompileConfig
+    decoder: Seq2SeqTransformerDecoder,
+    head: nn.Linear,
+    cache: EncoderDecoderCache,
+    encoder_mask: Tensor | None,
+    compiling: CompileConfig,
 ) -> bool:
-    """Tell whether a compiled step is worth it: few rows, static caches, weights by rows, and torch's own compiler.
+    """Tell whether there is a compiled step for a decoder and a cache, and it is worth it.
+
+    That is: up to 32 rows, static caches, weights by rows, a common activation, and a C++ compiler.
 
     Example:
-        >>> can_compile(model.model.decoder, model.lm_head, cache, CompileConfig())  # doctest: +SKIP
+        >>> can_compile(model.model.decoder, model.lm_head, cache, None, CompileConfig())  # doctest: +SKIP
         True
     """
-    layers = (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers)
+    own, cross = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
     return (
         compiling.backend == "inductor"
-        and all(type(layer) is StaticLayer and len(layer.keys) <= _MOST_ROWS for layer in layers)
-        and all(weight.is_contiguous() for weight in (*decoder.parameters(), *head.parameters()))
-        and not any([*layer.mlp.activation.parameters()] for layer in _layers(decoder))
-        and _has_compiler()
+        and decoder.config.hidden_act in _ACTIVATIONS
+        and all(_is_readable(layer, own[0], decoder.config) for layer in (*own, *cross))
+        and len(own[0].keys) <= _MOST_ROWS
+        and (encoder_mask is None or all(encoder_mask.shape[-1] == layer.keys.shape[2] for layer in cross))
+        and _is_as_configured(decoder)
+        and _is_by_rows((*decoder.parameters(), *head.parameters()))
+        and _library() is not None
     )
 
 
-def _layers(decoder: Seq2SeqTransformerDecoder) -> list[Seq2SeqTransformerDecoderLayer]:
-    return [cast(Seq2SeqTransformerDecoderLayer, layer) for layer in decoder.layers]
+def _is_readable(layer: Any, first: Any, config: Seq2SeqTransformerConfig) -> bool:
+    """Tell whether a cache has what the source reads without looking: as many rows as the first one, and the heads."""
+    if type(layer) is not StaticLayer or not layer.is_initialized:
+        return False
+    head_dim, num_key_heads = config.head_sizes
+    shape = (len(first.keys), num_key_heads, layer.keys.shape[2], head_dim)
+    return all(
+        kept.shape == shape and kept.dtype == torch.float32 and kept.device.type == "cpu" and kept.is_contiguous()
+        for kept in (layer.keys, layer.values)
+    )
+
+
+def _is_as_configured(decoder: Seq2SeqTransformerDecoder) -> bool:
+    """Tell whether all shapes are what the configuration says, and no layer was made smaller."""
+    config = decoder.config
+    head_dim, num_key_heads = config.head_sizes
+    width, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_attention_heads * head_dim, num_key_heads * head_dim
+    shapes = {
+        **{"q_proj": (queries, width), "k_proj": (keys, width), "v_proj": (keys, width), "o_proj": (width, queries)},
+        **{"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)},
+    }
+    for name, weight in decoder.layers.named_parameters(remove_duplicate=False):
+        *_, part, kind = name.split(".")
+        shape = shapes.get(part, (width,))  # a norm's
+        if weight.shape != (shape if kind == "weight" else shape[:1]):
+            return False
+    return True
+
+
+def _is_by_rows(weights: Sequence[Tensor]) -> bool:
+    if all(weight.is_contiguous() for weight in weights):
+        return True
+    logging.get_logger(__name__).warning_once(
+        "compile_config changes nothing here: the decoder's weights are stored by columns. Call "
+        "lay_out_for_decoding(compiled=True) instead of lay_out_for_decoding() on the model as it was loaded."
+    )
+    return False
 
 
 @cache
-def _has_compiler() -> bool:
+def _library() -> ctypes.CDLL | None:
+    """Compile and load the source; torch keeps on disk what it has compiled."""
     try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
+        library: ctypes.CDLL = CppCodeCache.load(
+            _SOURCE.read_text(encoding="utf-8"), extra_flags=_FLAGS, needs_vec_isa=False
+        )
+    except (InvalidCxxCompiler, CppCompileError, OSError) as error:
         logging.get_logger(__name__).warning("compile_config changes nothing here: %s", error)
-        return False
-    return True
+        return None
+    library.scratch_size.restype = library.take_step.restype = _SIZE
+    library.take_step.argtypes = [_POINTER, _POINTER, _SIZE, _SIZE, _POINTER]
+    return library
+
+
+_POINTER, _SIZE, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("rows", _SIZE), ("columns", _SIZE))
+
+    @classmethod
+    def of(cls, layer: nn.Module | None) -> _Matrix:
+        if layer is None:
+            return cls()
+        weight = cast(Tensor, layer.weight)
+        return cls(_address(weight), _address(getattr(layer, "bias", None)), *weight.shape)
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("eps", _NUMBER))
+
+    @classmethod
+    def of(cls, norm: Any) -> _Norm:
+        if isinstance(norm, nn.Identity):
+            return cls()
+        return cls(_address(norm.weight), _address(getattr(norm, "bias", None)), norm.eps)
+
+
+class _Attention(ctypes.Structure):
+    _fields_ = (
+        *((name, _Matrix) for name in ("query", "key", "value", "out")),
+        *((name, _POINTER) for name in ("keys", "values")),
+        *(("places", _SIZE), ("scaling", _NUMBER)),
+    )
+
+    @classmethod
+    def of(cls, layer: Seq2SeqTransformerAttention, kept: StaticLayer) -> _Attention:
+        matrices = [_Matrix.of(part) for part in (layer.q_proj, layer.k_proj, layer.v_proj, layer.o_proj)]
+        return cls(*matrices, _address(kept.keys), _address(kept.values), kept.keys.shape[2], layer.scaling)
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Norm) for name in ("own_norm", "cross_norm", "mlp_norm")),
+        *((name, _Attention) for name in ("own", "cross")),
+        *((name, _Matrix) for name in ("gate", "up", "down")),
+    )
+
+    @classmethod
+    def of(cls, layer: Seq2SeqTransformerDecoderLayer, own: StaticLayer, cross: StaticLayer) -> _Layer:
+        return cls(
+            *(_Norm.of(norm) for norm in (layer.self_attn_norm, layer.cross_attn_norm, layer.mlp_norm)),
+            _Attention.of(layer.self_attn, own),
+            _Attention.of(layer.cross_attn, cross),
+            *(_Matrix.of(part) for part in (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)),
+        )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, _SIZE) for name in ("texts", "hidden", "inner", "heads", "key_heads", "head_dim", "num_layers")),
+        *((name, _SIZE) for name in ("activation", "norm_comes_first", "num_threads")),
+        *((name, _NUMBER) for name in ("embed_scale", "output_scale")),
+        *(("embedding", _Matrix), ("head", _Matrix), ("norm", _Norm)),
+        *((name, _POINTER) for name in ("added", "cosines", "sines", "biases", "mask")),
+        *((name, _SIZE) for name in ("bias_places", "mask_texts")),
+        *((name, _POINTER) for name in ("layers", "scratch")),
+    )
 
 
 class CompiledStep:
     """Scores of the next token, from the last one and from a static cache that the step extends.
 
-    It belongs to one call of ``generate``: of more rows than two, q, k, v and gate, up are copies. Models of one shape
-    share the compiled graph; so do texts of all lengths, 3 to 15 rows, and 17 to 31.
+    It belongs to one call of ``generate``: it knows where weights and cache lie in memory.
 
     Args:
         decoder: the decoder; see ``decoding_step.can_decode``.
         head: (B, H) states -> (B, V) scores.
         output_scale: factor of the states before the head.
-        cache: static; keys and values of each layer get into one tensor.
-        encoder_mask: (B, 1, 1, S) to add to scores of the encoder's text, or None.
-        compiling: what ``torch.compile`` gets, but for ``dynamic``: the sizes that vary are known.
+        cache: static; see ``can_compile``, which has to say yes.
+        encoder_mask: (B or 1, 1, 1, S) to add to scores of the encoder's text, or None.
     Example:
-        >>> step = CompiledStep(model.model.decoder, model.lm_head, 1.0, cache, None, CompileConfig())  # doctest: +SKIP
+        >>> step = CompiledStep(model.model.decoder, model.lm_head, 1.0, cache, None)  # doctest: +SKIP
         >>> step(torch.tensor([[5]])).shape  # doctest: +SKIP
         torch.Size([1, 1, 99])
     """
@@ -91,137 +215,82 @@ class CompiledStep:
         output_scale: float,
         cache: EncoderDecoderCache,
         encoder_mask: Tensor | None,
-        compiling: CompileConfig,
     ) -> None:
         own, cross = cache.self_attention_cache.layers, cache.cross_attention_cache.layers
-        num_rows = len(own[0].keys)
-        num_columns = 0 if num_rows <= _FEW_ROWS else NUM_LANES * math.ceil(num_rows / NUM_LANES)
-        has_padding = num_rows < num_columns
-        positions = position_table(decoder, own[0].max_cache_len)
-        weights = _weights(decoder, head, join=num_columns > 0)
-        self._config = decoder.config
-        self._lengths = [layer.cumulative_length for layer in own]
-        self._num_past = int(self._lengths[0])
-        self._num_places: int = own[0].max_cache_len
-        self._place = torch.zeros(1, dtype=torch.long)
-        self._own_masks = _own_masks(positions)
-        self._ids = torch.zeros(max(num_rows, num_columns), dtype=torch.long)
-        self._num_rows = num_rows
-
-        def joined(layer: StaticLayer) -> Tensor | None:
-            """Put keys and values into one tensor: half as many inputs to check at every step."""
-            both = torch.stack((layer.keys, layer.values))
-            layer.keys, layer.values = both.unbind()
-            return _of_any_size(both, 1, 3) if has_padding else _of_any_size(both, 3)
-
-        self._inputs = {
-            "weights": weights,
-            "rotations": positions.rotations and _of_any_size(torch.stack(positions.rotations), 1),
-            "added": _of_any_size(positions.added, 0),
-            "own": [joined(layer) for layer in own],
-            "cross": [joined(layer) for layer in cross],
-            "encoder_mask": _of_any_size(encoder_mask, *((0, 3) if has_padding else (3,))),
-        }
-        self._joined = [(layer, layer.keys) for layer in own]
-        shapes = tuple((name, weight.shape) for name, weight in weights.items())
-        kind = None if has_padding else num_rows, encoder_mask is None, shapes
-        self._graph = _compiled_graph(StepShape.of(decoder, output_scale, num_columns), kind, compiling)
+        layers = [cast(Seq2SeqTransformerDecoderLayer, layer) for layer in decoder.layers]
+        config, num_places = decoder.config, min(layer.max_cache_len for layer in own)
+        head_dim, num_key_heads = config.head_sizes
+        table = position_table(decoder, num_places)
+        tables = (table.added, *(table.rotations or (None, None)), table.biases, encoder_mask)
+        read = [None if tensor is None else tensor.detach().contiguous() for tensor in tables]
+        self._library = cast(ctypes.CDLL, _library())
+        self._embed = decoder.embed_tokens
+        self._layers = (_Layer * len(layers))(*map(_Layer.of, layers, own, cross))
+        self._step = _Step(
+            texts=len(own[0].keys),
+            hidden=config.hidden_size,
+            inner=config.intermediate_size,
+            heads=config.num_attention_heads,
+            key_heads=num_key_heads,
+            head_dim=head_dim,
+            num_layers=len(layers),
+            activation=_ACTIVATIONS[config.hidden_act],
+            norm_comes_first=layers[0].pre_norm,
+            num_threads=torch.get_num_threads(),
+            embed_scale=decoder.embed_tokens.embed_scale,
+            output_scale=output_scale,
+            embedding=_Matrix.of(decoder.embed_tokens),
+            head=_Matrix.of(head),
+            norm=_Norm.of(decoder.norm),
+            **dict(zip(("added", "cosines", "sines", "biases", "mask"), map(_address, read), strict=True)),
+            bias_places=table.num_places,
+            mask_texts=0 if encoder_mask is None else len(encoder_mask),
+            layers=ctypes.addressof(self._layers),
+        )
+        scratch = torch.zeros(self._library.scratch_size(ctypes.byref(self._step)))
+        self._step.scratch = scratch.data_ptr()
+        self._address = ctypes.addressof(self._step)
+        # What the addresses point to stays, whatever happens to the model meanwhile.
+        self._held = scratch, read, [weight.detach() for weight in (*decoder.parameters(), *head.parameters())]
+        self._own = own
+        self._kept = [(layer.keys, layer.values) for layer in (*own, *cross)]
+        if table.added is not None:
+            num_places = min(num_places, len(table.added), config.max_position_embeddings)
+        self._num_places: int = num_places
 
     @property
     def has_room(self) -> bool:
-        """Whether a place stays free behind the next token: torch's compiler makes another graph for full caches."""
-        return max(self._num_past + 1, _FEWEST_PLACES) < self._num_places
+        """Whether there is a place for the next token, in the cache and among the positions."""
+        return int(self._own[0].cumulative_length) < self._num_places
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the cache still holds the tensors of this step: who reorders rows puts others in their place."""
-        return all(layer.keys is keys for layer, keys in self._joined)
+    def follow(self) -> bool:
+        """Look where the keys and values are now, since reordered beams are other tensors; tell whether they fit."""
+        for number, layer in enumerate(self._own):
+            keys, values = self._kept[number]
+            if layer.keys is keys and layer.values is values:
+                continue
+            for kept, found in ((keys, layer.keys), (values, layer.values)):
+                if found.shape != kept.shape or found.dtype != kept.dtype or not found.is_contiguous():
+                    return False
+            self._kept[number] = layer.keys, layer.values
+            attention = self._layers[number].own
+            attention.keys, attention.values = _address(layer.keys), _address(layer.values)
+        return True
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) scores.
 
         Raises:
-            Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
+            Seq2SeqInputError: if an id has no row in the embedding.
         """
-        self._num_past += 1
-        if self._inputs["added"] is not None:
-            check_length(self._num_past, self._config)
-        self._ids[: self._num_rows] = ids[:, 0]
-        self._place.fill_(self._num_past - 1)
-        first = self._num_places - self._num_past
-        own_mask = self._own_masks[..., first : first + max(self._num_past, _FEWEST_PLACES)]
-        own_mask = own_mask.clone(memory_format=torch.contiguous_format)  # a view's place would be one more variable
-        found = self._graph(self._ids, self._place, _of_any_size(own_mask, 3), **self._inputs)
-        for length in self._lengths:
-            length.add_(1)
-        return found
+        scores = torch.empty(len(ids), 1, self._step.head.rows)
+        place = int(self._own[0].cumulative_length)
+        if not self._library.take_step(self._address, ids.data_ptr(), ids.stride(0), place, scores.data_ptr()):
+            self._embed(ids)  # raises
+        for layer in self._own:
+            layer.cumulative_length.add_(1)
+        return scores
 
 
-def _weights(decoder: Seq2SeqTransformerDecoder, head: nn.Linear, *, join: bool) -> dict[str, Tensor]:
-    """Return all weights by their names; joined, matrices that multiply the same states lie above each other."""
-    weights: dict[str, Tensor] = {
-        **dict(decoder.named_parameters(remove_duplicate=False)),
-        **dict(head.named_parameters(prefix="lm_head")),
-    }
-    if not join:
-        return weights
-    for number, layer in enumerate(_layers(decoder)):
-        for block, names in (("self_attn", ("q_proj", "k_proj", "v_proj")), ("mlp", ("gate_proj", "up_proj"))):
-            prefix, parts = f"layers.{number}.{block}.", [getattr(getattr(layer, block), name) for name in names]
-            if None in parts:
-                continue
-            for name in names:
-                weights.pop(f"{prefix}{name}.weight")
-                weights.pop(f"{prefix}{name}.bias", None)
-            together = prefix + "+".join(names)
-            weights[f"{together}.weight"] = torch.cat([part.weight for part in parts])
-            biases = joined_biases(parts)
-            if biases is not None:
-                weights[f"{together}.bias"] = biases
-    return weights
-
-
-def _own_masks(positions: PositionTable) -> Tensor:
-    """Return what to add to scores: (1, heads or 1, 1, P + 1), by distance as in the table; last, what hides one."""
-    seen = torch.zeros(1, 1, 1, positions.num_places) if positions.biases is None else positions.biases
-    return F.pad(seen, (0, 1), value=torch.finfo(seen.dtype).min)
-
-
-def _of_any_size(states: Tensor | None, *dimensions: int) -> Tensor | None:
-    """Tell the compiler which sizes differ from call to call, so that one graph is made for all; return a view."""
-    if states is None:
-        return None
-    marked = states.detach()
-    for dimension in dimensions:
-        torch._dynamo.maybe_mark_dynamic(marked, dimension)
-    return marked
-
-
-_GRAPHS: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
-
-
-def _compiled_graph(shape: StepShape, kind: tuple[Any, ...], compiling: CompileConfig) -> Callable[..., Tensor]:
-    """Compile once. Not ``dynamic``, or torch takes every size that differs from an earlier graph's for varying."""
-    key = shape, kind, repr(sorted(compiling.to_dict().items()))
-    if key not in _GRAPHS:
-        arguments = {**compiling.to_dict(), "dynamic": False, "isolate_recompiles": True}
-        modes: dict[str, dict[str, Any]] = torch._inductor.list_mode_options()
-        if arguments["options"] is None and arguments["mode"] in {None, *modes}:
-            mode = arguments.pop("mode")  # torch wants either a mode or its options
-            arguments["options"] = {**modes.get(mode, {}), "guard_filter_fn": _guards_to_check}
-        _GRAPHS[key] = torch.compile(partial(scores, shape), **arguments)
-    return _GRAPHS[key]
-
-
-def _guards_to_check(guards: Sequence[GuardFilterEntry]) -> list[bool]:
-    """Tell for each of the compiler's guards whether to check it at every step; all of them take a tenth of one.
-
-    Checked are torch's global state, sizes, and which tensors are the same one. Not checked: whether code has changed,
-    and what the key of a graph says already, its constants and the names and shapes of the weights.
-    """
-    return [
-        guard.name == ""
-        or guard.guard_type == "DUPLICATE_INPUT"
-        or (guard.name.startswith(("args", "kwargs")) and not guard.name.startswith("kwargs['weights']"))
-        for guard in guards
-    ]
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -139,11 +139,9 @@ class DecodingStep:
         )
 
     def compile(self, compiling: CompileConfig) -> None:
-        """From now on compute by a compiled graph, if that is faster; only the first call decides."""
-        if not self._is_settled and can_compile(self._decoder, self._head, self.cache, compiling):
-            self._compiled = CompiledStep(
-                self._decoder, self._head, self._output_scale, self.cache, self._encoder_mask, compiling
-            )
+        """From now on compute by a compiled step, if that is faster; only the first call decides."""
+        if not self._is_settled and can_compile(self._decoder, self._head, self.cache, self._encoder_mask, compiling):
+            self._compiled = CompiledStep(self._decoder, self._head, self._output_scale, self.cache, self._encoder_mask)
         self._is_settled = True
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -153,7 +151,7 @@ class DecodingStep:
             Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
         """
         if self._compiled is not None:
-            if self._compiled.has_room and self._compiled.is_current:
+            if self._compiled.has_room and self._compiled.follow():
                 return self._compiled(ids)
             self._compiled = None
         num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor

@@ -58,12 +58,10 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         if compiling is not None and self.device.type == "cpu" and not compiling._compile_all_devices:
             generation_config.compile_config = copy.copy(compiling)
             generation_config.compile_config._compile_all_devices = _STEP_ONLY
-        is_valid: bool = super()._valid_auto_compile_criteria(model_kwargs, generation_config)
-        padding = generation_config.pad_token_id
-        return is_valid and (padding is None or 0 <= padding < self.config.vocab_size)  # see _prefill
+        return bool(super()._valid_auto_compile_criteria(model_kwargs, generation_config))
 
     def get_compiled_call(self, compile_config: CompileConfig | None) -> Callable[..., Any]:
-        """Return what calls the compiled model, or, where there is one, the prepared step, which has its own graph."""
+        """Return what calls the compiled model, or, where there is one, the prepared step, which is compiled apart."""
         compiling = compile_config or self._default_compile_config()
         ordinary = super().get_compiled_call
 
@@ -86,8 +84,6 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         max_cache_length: int,
     ) -> None:
         is_given = model_kwargs.get("past_key_values") is not None
-        if generation_config.compile_config is not None and self.device.type == "cpu":
-            max_cache_length += 1  # see CompiledStep.has_room
         super()._prepare_cache_for_generation(
             generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
         )
@@ -114,8 +110,7 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         if step is None:
             return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
         model_kwargs["decoding_step"] = step
-        self.model.decoder.embed_tokens(input_ids)  # raises; a compiled step would end the process
-        if generation_config.num_beams == 1 and self._valid_auto_compile_criteria(model_kwargs, generation_config):
+        if self._valid_auto_compile_criteria(model_kwargs, generation_config):
             step.compile(generation_config.compile_config or self._default_compile_config())
         inputs = self.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
         return self(**inputs, return_dict=True)

@@ -34,7 +34,6 @@ _FILES = (
     "positions.py",
     "remote_code.py",
     "stacks.py",
-    "step_graph.py",
 )
 SOURCE_FILES = (
     *(Path(__file__).with_name(name) for name in _FILES),
