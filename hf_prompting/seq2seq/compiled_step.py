@@ -1,4 +1,4 @@
-"""One step of generation as one compiled function, for up to 32 rows: ``compiled_step.cpp``, made ready and called.
+"""One step of generation as one compiled function, for up to 64 rows: ``compiled_step.cpp``, made ready and called.
 
 A product from a library costs a call, and what norms, activations and residual sums read and write goes through memory.
 In the compiled step all threads take the whole step together. It reads the model's weights and extends the cache where
@@ -27,7 +27,7 @@ from hf_prompting.seq2seq.decoding_positions import position_table
 from hf_prompting.seq2seq.layers import Seq2SeqTransformerDecoderLayer
 from hf_prompting.seq2seq.stacks import Seq2SeqTransformerDecoder
 
-_MOST_ROWS = 32  # beyond, a library's products are faster
+_MOST_ROWS = 64  # beyond, a library's products of wide matrices are faster
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-ffp-contract=fast",)  # a product and its addition are one instruction
 _ACTIVATIONS = {  # as numbered in the source; the names of transformers
@@ -51,7 +51,7 @@ def can_compile(
 ) -> bool:
     """Tell whether there is a compiled step for a decoder and a cache, and it is worth it.
 
-    That is: up to 32 rows, static caches, weights by rows, a common activation, and a C++ compiler.
+    That is: up to 64 rows, static caches, weights by rows, a common activation, and a C++ compiler.
 
     Example:
         >>> can_compile(model.model.decoder, model.lm_head, cache, None, CompileConfig())  # doctest: +SKIP

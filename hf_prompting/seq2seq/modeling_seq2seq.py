@@ -269,8 +269,8 @@ class Seq2SeqTransformerForConditionalGeneration(Seq2SeqTransformerGenerationMix
         """Store the matrices as a CPU generates fastest with them; same values, same ``state_dict``. Return the model.
 
         Args:
-            compiled: lay out the encoder's only. For up to 32 texts at a time a compiled step is faster still, from a
-                decoder's matrices as they are:
+            compiled: lay out the encoder's only. For up to 64 texts or beams at a time a compiled step is faster still,
+                from a decoder's matrices as they are:
                 ``generate(..., cache_implementation="static", compile_config=CompileConfig())``.
         Raises:
             Seq2SeqInputError: in training mode.

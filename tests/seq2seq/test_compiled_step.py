@@ -1,4 +1,4 @@
-"""The compiled decoding step computes what ``forward`` computes, for up to 32 rows, and only where it is faster."""
+"""The compiled decoding step computes what ``forward`` computes, for up to 64 rows, and only where it is faster."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_step_equals_forward(
         check(model, ids, num_steps, monkeypatch, mask=mask)
 
 
-@pytest.mark.parametrize(("num_rows", "num_tokens", "max_new_tokens"), [(1, 1, 1), (4, 21, 40), (32, 33, 20)])
+@pytest.mark.parametrize(("num_rows", "num_tokens", "max_new_tokens"), [(1, 1, 1), (4, 21, 40), (64, 33, 20)])
 @pytest.mark.parametrize("preset", ["modern", "t5"])
 def test_other_lengths(
     preset: str,
@@ -319,7 +319,7 @@ def _with_its_own_activation(model: Any) -> None:
 @pytest.mark.parametrize(
     ("switches", "num_rows", "change"),
     [
-        ({}, 33, lambda model: None),
+        ({}, 65, lambda model: None),
         ({"hidden_act": "prelu"}, 1, _with_its_own_activation),
         ({"hidden_act": "mish"}, 1, lambda model: None),
         ({}, 1, _smaller),
