@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def imported_modules(path: Path) -> Iterator[str]:
 def test_every_folder_and_file_has_a_layer() -> None:
     found = {layer_of(path.relative_to(ROOT).parts) for path in FILES} - {None}
     assert found == set(LAYERS)
+
+
+def test_a_wheel_has_all_that_is_not_python() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    others = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert set(project["tool"]["setuptools"]["package-data"]["hf_prompting"]) == others
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,11 +1,12 @@
 // One step of generation: scores of the next token, from the last one and from keys and values that the step extends.
 // compiled_step.py fills in the structures below, compiles this file and calls it; a text of several beams is several
-// texts here. Nothing is checked but the ids: see `can_compile` there.
+// texts here. Nothing is checked but the ids: see `_Tensors` there.
 //
 // A step waits for its weights, so each is read once, from where the model has it. Up to 5 texts lie as rows (B, N), and
 // a row of a matrix is multiplied with a text 16 numbers at a time. More texts lie as columns, 16 side by side in a
 // register, and a number of a matrix is multiplied with 16 texts at a time. A "plane" is either: (groups, N, W), of one
-// text a group and W = 1, or of 16 texts a group and W = 16, the last group filled up with zeros.
+// text a group and W = 1, or of 16 texts a group and W = 16; in the last group, what stands beside the texts
+// means nothing.
 //
 // All threads take the whole step together, and wait for each other where one reads what another wrote.
 
@@ -32,8 +33,9 @@ struct Matrix {
 };
 
 struct Norm {
-  const float *weight, *bias;  // (H,); no weight: no norm; no bias: RMSNorm, which takes no mean off
+  const float *weight, *bias;  // (H,); no weight: no norm; bias may be null
   float eps;
+  Size takes_mean_off;  // LayerNorm does, RMSNorm does not
 };
 
 struct Attention {
@@ -47,10 +49,11 @@ struct Layer {
   Norm own_norm, cross_norm, mlp_norm;
   Attention own, cross;
   Matrix gate, up, down;  // gate has no weight if there is none
+  Size norm_comes_first;
 };
 
 struct Step {
-  Size texts, hidden, inner, heads, key_heads, head_dim, num_layers, activation, norm_comes_first, num_threads;
+  Size texts, hidden, inner, heads, key_heads, head_dim, num_layers, activation, num_threads;
   float embed_scale, output_scale;
   Matrix embedding, head;
   Norm norm;
@@ -83,7 +86,7 @@ inline float sum(Lanes lanes) {
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-// e^x to 1e-7 of itself: x = n ln 2 + r, and a polynomial of r (Cephes, expf); 0 below -87.
+// e^x to 1e-7 of itself: x = n ln 2 + r, and a polynomial of r (Cephes, expf); 0 below -87, infinite above 88.
 inline Lanes exponential(Lanes x) {
   typedef int32_t Whole __attribute__((vector_size(sizeof(Lanes))));
   const Lanes low = Lanes{} - 87.0f, high = Lanes{} + 88.0f, half = Lanes{} + 0.5f;
@@ -100,7 +103,7 @@ inline Lanes exponential(Lanes x) {
   const Whole power = (n + 127) << 23;
   Lanes scale;
   std::memcpy(&scale, &power, sizeof scale);
-  return x < low ? Lanes{} : p * scale;
+  return x < low ? Lanes{} : x > high ? Lanes{} + INFINITY : p * scale;
 }
 
 inline Lanes tanh_of(Lanes x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
@@ -294,7 +297,7 @@ void normalize(const Step& step, const Norm& norm, const float* plane, float fac
     const Number* read = reinterpret_cast<const Number*>(plane) + group * size;
     Number* to = reinterpret_cast<Number*>(out) + group * size;
     Number mean = {};
-    for (Size i = 0; norm.bias && i < size; i++) mean += read[i] * share;
+    for (Size i = 0; norm.takes_mean_off && i < size; i++) mean += read[i] * share;
     for (Size i = 0; i < size; i++) to[i] = read[i] - mean;
     const Number scale = inverse_root(dot(to, to, size) * share + norm.eps) * factor;
     for (Size i = 0; i < size; i++) to[i] = to[i] * scale * norm.weight[i] + (norm.bias ? norm.bias[i] * factor : 0);
@@ -449,11 +452,11 @@ void take(const Step& step, const Thread& thread, const Size* ids, Size ids_stri
     multiply<W>(step, thread, plane, matrix, out, to);
   };
   // x + block(norm(x)), or norm(x + block(x)); the last product of a block adds to x.
-  const auto add = [&](const Norm& norm, auto block) {
-    if (step.norm_comes_first) normalize<W>(step, norm, at.states, 1.0f, at.normed);
-    block(step.norm_comes_first ? at.normed : at.states);
+  const auto add = [&](const Layer& layer, const Norm& norm, auto block) {
+    if (layer.norm_comes_first) normalize<W>(step, norm, at.states, 1.0f, at.normed);
+    block(layer.norm_comes_first ? at.normed : at.states);
     wait();
-    if (step.norm_comes_first) return;
+    if (layer.norm_comes_first) return;
     if (thread.number == 0) normalize<W>(step, norm, at.states, 1.0f, at.states);
     wait();
   };
@@ -475,17 +478,17 @@ void take(const Step& step, const Thread& thread, const Size* ids, Size ids_stri
   wait();
   for (Size n = 0; n < step.num_layers; n++) {
     const Layer& layer = step.layers[n];
-    add(layer.own_norm, [&](const float* states) {
+    add(layer, layer.own_norm, [&](const float* states) {
       product(states, layer.own.query, at.queries);
       product(states, layer.own.key, at.keys);
       product(states, layer.own.value, at.values);
       attention(layer.own, true);
     });
-    add(layer.cross_norm, [&](const float* states) {
+    add(layer, layer.cross_norm, [&](const float* states) {
       product(states, layer.cross.query, at.queries);
       attention(layer.cross, false);
     });
-    add(layer.mlp_norm, [&](const float* states) {
+    add(layer, layer.mlp_norm, [&](const float* states) {
       const bool gated = layer.gate.weight != nullptr;
       if (gated) product(states, layer.gate, at.gate);
       product(states, layer.up, at.inner);

@@ -23,7 +23,7 @@ from transformers.utils.output_capturing import OutputRecorder
 
 from hf_prompting.cpu_products import Linear, is_plain, prepared_linear
 from hf_prompting.seq2seq.attention import Seq2SeqTransformerAttention
-from hf_prompting.seq2seq.compiled_step import CompiledStep, can_compile
+from hf_prompting.seq2seq.compiled_step import CompiledStep, compiled_step
 from hf_prompting.seq2seq.cpu_functions import prepared_rms_norm
 from hf_prompting.seq2seq.decoding_layout import joined_biases
 from hf_prompting.seq2seq.decoding_positions import PositionTable, position_table
@@ -125,7 +125,6 @@ class DecodingStep:
         self.cache, self.num_rows = cache, len(encoder_states)
         self._decoder, self._head, self._output_scale = decoder, head, output_scale
         self._compiled: CompiledStep | None = None
-        self._is_settled = False
         if cache.get_seq_length() == 0:
             _fill(cache, decoder, encoder_states)
         self._encoder_mask = _to_add(
@@ -139,10 +138,10 @@ class DecodingStep:
         )
 
     def compile(self, compiling: CompileConfig) -> None:
-        """From now on compute by a compiled step, if that is faster; only the first call decides."""
-        if not self._is_settled and can_compile(self._decoder, self._head, self.cache, self._encoder_mask, compiling):
-            self._compiled = CompiledStep(self._decoder, self._head, self._output_scale, self.cache, self._encoder_mask)
-        self._is_settled = True
+        """From now on compute by a compiled step, if there is one."""
+        self._compiled = compiled_step(
+            self._decoder, self._head, self._output_scale, self.cache, self._encoder_mask, compiling
+        )
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, 1) ids -> (B, 1, V) scores.
@@ -151,8 +150,9 @@ class DecodingStep:
             Seq2SeqInputError: if the text outgrows sinusoidal or learned positions.
         """
         if self._compiled is not None:
-            if self._compiled.has_room and self._compiled.follow():
-                return self._compiled(ids)
+            scores = self._compiled(ids)
+            if scores is not None:
+                return scores
             self._compiled = None
         num_past = int(self.cache.get_seq_length())  # a static cache keeps a tensor
         if num_past >= self._positions.num_places:

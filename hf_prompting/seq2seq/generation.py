@@ -53,7 +53,7 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         }
 
     def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
-        """Say yes on a CPU, too, if the user gives a ``compile_config``: the prepared step at least gets compiled."""
+        """Say yes on a CPU, too, if the user gives a ``compile_config``: there may be a compiled step."""
         compiling = generation_config.compile_config
         if compiling is not None and self.device.type == "cpu" and not compiling._compile_all_devices:
             generation_config.compile_config = copy.copy(compiling)
@@ -61,15 +61,12 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         return bool(super()._valid_auto_compile_criteria(model_kwargs, generation_config))
 
     def get_compiled_call(self, compile_config: CompileConfig | None) -> Callable[..., Any]:
-        """Return what calls the compiled model, or, where there is one, the prepared step, which is compiled apart."""
+        """Return what calls the compiled model, or the model where a prepared step, compiled apart, is its work."""
         compiling = compile_config or self._default_compile_config()
         ordinary = super().get_compiled_call
 
         def call(**inputs: Any) -> Any:
-            step: DecodingStep | None = inputs.get("decoding_step")
-            if step is not None:
-                step.compile(compiling)
-            elif compiling._compile_all_devices != _STEP_ONLY:
+            if inputs.get("decoding_step") is None and compiling._compile_all_devices != _STEP_ONLY:
                 return ordinary(compile_config)(**inputs)
             return self(**inputs)
 
@@ -99,19 +96,23 @@ class Seq2SeqTransformerGenerationMixin(GenerationMixin):  # type: ignore[misc]
         model_kwargs: dict[str, Any],
         is_first_iteration: bool = True,
     ) -> ModelOutput:
-        """Compute the first scores; where the text begins with one token, by the prepared step, too."""
+        """Compute the first scores, and prepare a step for the others; a text's first token is already its work."""
         cache = model_kwargs.get("past_key_values")
         is_first = (
             cache is not None
             and cache.get_seq_length() == 0
             and input_ids.shape == (len(model_kwargs["encoder_outputs"][0]), 1)
         )
+        outputs: ModelOutput | None = None
         step = self._decoding_step(model_kwargs) if is_first else None
         if step is None:
-            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+            outputs = super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+            step = self._decoding_step(model_kwargs)
         model_kwargs["decoding_step"] = step
-        if self._valid_auto_compile_criteria(model_kwargs, generation_config):
+        if step is not None and self._valid_auto_compile_criteria(model_kwargs, generation_config):
             step.compile(generation_config.compile_config or self._default_compile_config())
+        if outputs is not None:
+            return outputs
         inputs = self.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
         return self(**inputs, return_dict=True)
 

@@ -103,6 +103,7 @@ def test_activations_of_small_and_large_numbers(
     with torch.no_grad():
         for layer in model.model.decoder.layers:
             activated = layer.mlp.gate_proj if gated else layer.mlp.up_proj
+            activated.weight[0].mul_(1e37)  # SiLU of -1e37 is 0
             activated.weight[1:].mul_(torch.logspace(-3, 3, len(activated.weight) - 1)[:, None])
             layer.mlp.down_proj.weight[:, 1:].div_(torch.logspace(-3, 3, len(activated.weight) - 1))
     check(model, some_ids(num_rows), num_steps, monkeypatch)
@@ -216,6 +217,14 @@ def test_a_beginning_is_read_by_forward_and_a_single_token_by_the_compiled_step(
         torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
 
 
+def test_beams_that_go_on_with_a_beginning(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    model, ids, beginning = tiny_model("t5"), some_ids(3), some_ids(3, 4, seed=5)
+    options: dict[str, Any] = {"num_beams": 2, "decoder_input_ids": beginning}
+    expected = generated_by_forward(monkeypatch, model, ids, do_sample=False, **options)
+    found = generated(model, ids, **ASKED, **options)
+    assert found.sequences.tolist() == expected.sequences.tolist() and len(num_steps) == 8
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("num_texts", "num_beams"), [(1, 4), (3, 5)])
 def test_beams(
@@ -239,7 +248,7 @@ def changed_after_four(cache: EncoderDecoderCache, change: Any) -> Any:
     return process
 
 
-@pytest.mark.parametrize(("change", "expected_steps"), [(Tensor.clone, 9), (lambda kept: kept.mT.contiguous().mT, 4)])
+@pytest.mark.parametrize(("change", "expected_steps"), [(Tensor.clone, 9), (lambda kept: kept.mT.contiguous().mT, 5)])
 def test_a_cache_with_other_tensors_is_followed_if_they_lie_alike(
     change: Any, expected_steps: int, num_steps: list[int]
 ) -> None:
@@ -265,7 +274,7 @@ def test_an_id_outside_the_vocabulary_is_refused(wrong: dict[str, Any], num_rows
 def test_a_text_longer_than_the_positions_is_refused(num_steps: list[int]) -> None:
     with pytest.raises(Seq2SeqInputError, match="65 tokens; allowed: up to max_position_embeddings 64"):
         tiny_model("vanilla").generate(some_ids(1), max_new_tokens=80, min_new_tokens=80, **ASKED)
-    assert len(num_steps) == 64
+    assert len(num_steps) == 65
 
 
 def test_a_copy_forgets_the_model_that_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,12 +306,13 @@ def test_without_a_compiler_the_prepared_step_goes_on(
 
     model, ids = tiny_model("modern"), some_ids(1)
     expected = generated(model, ids, do_sample=False).sequences.tolist()
+    logging.warning_once.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(compiled_step.CppCodeCache, "load", missing)
         compiled_step._library.cache_clear()
         assert generated(model, ids, **ASKED).sequences.tolist() == expected and not num_steps
     compiled_step._library.cache_clear()
-    assert "compile_config changes nothing here" in caplog.text
+    assert "compile_config changes nothing here: the machine's C++ compiler" in caplog.text
 
 
 def _smaller(model: Any) -> None:
@@ -316,23 +326,114 @@ def _with_its_own_activation(model: Any) -> None:
         model.model.decoder.layers[0].mlp.activation.weight.fill_(0.9)
 
 
-@pytest.mark.parametrize(
-    ("switches", "num_rows", "change"),
-    [
-        ({}, 65, lambda model: None),
-        ({"hidden_act": "prelu"}, 1, _with_its_own_activation),
-        ({"hidden_act": "mish"}, 1, lambda model: None),
-        ({}, 1, _smaller),
-        ({}, 1, lambda model: model.lay_out_for_decoding()),
-    ],
-)
-def test_what_has_no_compiled_step_stays_with_the_prepared_one(
-    switches: dict[str, Any], num_rows: int, change: Any, num_steps: list[int]
-) -> None:
+def _with(path: str, part: nn.Module) -> Any:
+    """Return what puts another part into a model's decoder."""
+
+    def change(model: Any) -> None:
+        owner, _, name = path.rpartition(".")
+        setattr(model.model.decoder.get_submodule(owner), name, part)
+
+    return change
+
+
+def _with_a_plain_weight(change: Any) -> Any:
+    def replace(model: Any) -> None:
+        layer = model.model.decoder.layers[0].mlp.up_proj
+        weight = layer.weight.detach()
+        del layer.weight
+        layer.weight = change(weight)
+
+    return replace
+
+
+def _with_one_bias_for_all(model: Any) -> None:
+    model.lm_head.bias = nn.Parameter(torch.randn(1))
+
+
+WITHOUT: dict[str, tuple[dict[str, Any], int, Any]] = {
+    "many rows": ({}, 65, lambda model: None),
+    "an activation with weights": ({"hidden_act": "prelu"}, 1, _with_its_own_activation),
+    "a rare activation": ({"hidden_act": "mish"}, 1, lambda model: None),
+    "another activation": ({}, 1, _with("layers.1.mlp.activation", nn.Identity())),
+    "a smaller layer": ({}, 1, _smaller),
+    "weights by columns": ({}, 1, lambda model: model.lay_out_for_decoding()),
+    "one weight by columns": ({}, 1, _with_a_plain_weight(lambda weight: weight.mT.contiguous().mT)),
+    "no norm in a layer": ({}, 1, _with("layers.1.mlp_norm", nn.Identity())),
+    "a norm without weights": ({}, 1, _with("layers.1.mlp_norm", nn.LayerNorm(32, elementwise_affine=False))),
+    "no weight in the last norm": ({}, 1, _with("norm", nn.LayerNorm(32, elementwise_affine=False))),
+    "one bias for all words": ({}, 1, _with_one_bias_for_all),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT)
+def test_what_has_no_compiled_step_stays_with_the_prepared_one(case: str, num_steps: list[int]) -> None:
+    switches, num_rows, change = WITHOUT[case]
     model, ids = tiny_model("modern", **switches), some_ids(num_rows)
     change(model.eval())
+    model.eval()  # a new part, too
     expected = generated(model, ids, do_sample=False).sequences.tolist()
     assert generated(model, ids, **ASKED).sequences.tolist() == expected and not num_steps
+
+
+@pytest.mark.parametrize("num_rows", [1, 6])
+@pytest.mark.parametrize(
+    "case", ["LayerNorm without a bias", "no last norm", "one layer with the norm behind", "a head of other words"]
+)
+def test_what_differs_from_the_configuration_is_seen(
+    case: str, num_rows: int, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    model = tiny_model("modern")
+    decoder = model.model.decoder
+    if case == "LayerNorm without a bias":
+        decoder.layers[0].mlp_norm = nn.LayerNorm(32, bias=False)
+    elif case == "no last norm":
+        decoder.norm = nn.Identity()
+    elif case == "one layer with the norm behind":
+        decoder.layers[1].pre_norm = False
+    else:
+        model.lm_head = Linear(32, 50)
+    check(model.eval(), some_ids(num_rows), num_steps, monkeypatch, max_new_tokens=2)
+
+
+def test_a_head_that_does_not_fit_is_refused_as_ever(num_steps: list[int]) -> None:
+    model = tiny_model("modern")
+    model.lm_head = Linear(24, 99, bias=False).eval()
+    with pytest.raises(RuntimeError, match="24"):
+        generated(model, some_ids(1), **ASKED)
+    assert not num_steps
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_new_tensors_changes_nothing(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, num_steps: list[int]
+) -> None:
+    model = tiny_model("modern")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        expected = generated(model, some_ids(2), do_sample=False).logits
+        found = generated(model, some_ids(2), **ASKED).logits
+    finally:
+        torch.set_default_dtype(before)
+    assert len(num_steps) == 9
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_start_tokens_in_32_bits(monkeypatch: pytest.MonkeyPatch, num_steps: list[int]) -> None:
+    start = torch.tensor([[0], [5], [7]], dtype=torch.int32)
+    check(tiny_model("modern"), some_ids(3), num_steps, monkeypatch, decoder_input_ids=start)
+
+
+@pytest.mark.parametrize("length", [-3, 12])
+def test_a_place_outside_of_the_cache_is_not_touched(length: int) -> None:
+    model, cache = tiny_model("modern"), static_cache(tiny_model("modern"), 12, 7)
+    generated(model, some_ids(2), past_key_values=cache, compile_config=CompileConfig(), do_sample=False)
+    parts = model.model.decoder, model.lm_head, 1.0, cache, None, CompileConfig()
+    step = compiled_step.compiled_step(*parts)
+    assert step is not None and step(torch.zeros(2, 1, dtype=torch.long)) is not None
+    for layer in cache.self_attention_cache.layers:
+        layer.cumulative_length.fill_(length)
+    assert step(torch.zeros(2, 1, dtype=torch.long)) is None
 
 
 def test_weights_by_columns_are_named_as_the_reason(caplog: pytest.LogCaptureFixture) -> None:

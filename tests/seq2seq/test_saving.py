@@ -88,9 +88,12 @@ GENERATE = """
 import sys
 {first}
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, CompileConfig
 model = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], trust_remote_code={trust})
-print(type(model).__module__.split(".")[0], model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=6).tolist())
+found = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=6).tolist()
+compiled = {{"cache_implementation": "static", "compile_config": CompileConfig()}}  # remote code has none: as prepared
+assert model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=6, **compiled).tolist() == found
+print(type(model).__module__.split(".")[0], found)
 """
 
 
